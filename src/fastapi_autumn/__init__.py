@@ -1,0 +1,1 @@
+"""Charge credits for every AI call of a FastAPI service through Autumn."""

@@ -1,0 +1,161 @@
+"""Every error this package raises.
+
+The bases are cut by what a caller can do about it::
+
+    AutumnError
+    ├── ConfigurationError          fix the set-up; raised at start-up, never while serving
+    │   ├── PriceListError          a price that is not a positive, finite amount
+    │   └── CatalogError            a feature, item or plan that Autumn would refuse
+    ├── AmountError                 an amount of credits that must not reach Autumn (also a ValueError)
+    ├── ChargeError                 a charge used in a way that would break the books
+    ├── RequestRejected             4xx: Autumn said no; `status`, `code`, `message`
+    │   ├── CustomerNotFound        404 customer_not_found
+    │   ├── LockAlreadyExists       409 lock_already_exists: the hold is there
+    │   └── DuplicateRequest        409 duplicate_idempotency_key: this key was used before
+    └── Unavailable                 neither a yes nor a no
+        ├── NotSent                 nothing reached Autumn; safe to repeat
+        │   ├── ConnectFailed       refused, unresolved, no TLS
+        │   └── Overloaded          the limit on concurrent calls, or the circuit breaker
+        ├── RateLimited             429; not done; `retry_after`
+        └── Uncertain               may have happened
+            ├── NoAnswer            timed out or dropped after the request may have left
+            ├── ServerFailure       5xx; `retry_after` where Autumn gave one
+            ├── NotVerified         202: Autumn failed open
+            └── UnexpectedAnswer    an answer that does not have the documented shape
+"""
+
+
+__all__ = [
+    "AmountError",
+    "AutumnError",
+    "CatalogError",
+    "ChargeError",
+    "ConfigurationError",
+    "ConnectFailed",
+    "CustomerNotFound",
+    "DuplicateRequest",
+    "LockAlreadyExists",
+    "NoAnswer",
+    "NotSent",
+    "NotVerified",
+    "Overloaded",
+    "PriceListError",
+    "RateLimited",
+    "RequestRejected",
+    "ServerFailure",
+    "Unavailable",
+    "Uncertain",
+    "UnexpectedAnswer",
+    "rejection",
+]
+
+
+class AutumnError(Exception):
+    """Base of every error of this package."""
+
+
+class ConfigurationError(AutumnError):
+    """The set-up is wrong; the message says what to change."""
+
+
+class PriceListError(ConfigurationError):
+    """A price list that cannot be charged from; the message names the file and the line where there is one."""
+
+
+class CatalogError(ConfigurationError):
+    """A feature, item or plan that Autumn would refuse; the message names it and says what to write."""
+
+
+class AmountError(AutumnError, ValueError):
+    """An amount of credits that must not reach Autumn: negative, zero, not finite, too large or not a number."""
+
+
+class ChargeError(AutumnError):
+    """A charge used in a way that would break the books, such as settling above what was held for it."""
+
+
+class RequestRejected(AutumnError):
+    """Autumn answered 4xx: the request was understood and nothing was done.
+
+    `status` is the HTTP status, `code` Autumn's machine-readable code, `message` its text for people.
+    """
+
+    def __init__(self, operation: str, *, status: int, code: str, message: str) -> None:
+        super().__init__(f"{operation}: Autumn answered {status} {code}: {message}")
+        self.operation = operation
+        self.status = status
+        self.code = code
+        self.message = message
+
+
+class CustomerNotFound(RequestRejected):
+    """No such customer. `check` and `track` never create one; `customers.get_or_create` does."""
+
+
+class LockAlreadyExists(RequestRejected):
+    """A hold with this lock id exists, so an earlier attempt with the same id got through."""
+
+
+class DuplicateRequest(RequestRejected):
+    """The idempotency key was used within the last 24 hours; the first answer is not replayed."""
+
+
+class Unavailable(AutumnError):
+    """Autumn gave neither a yes nor a no.
+
+    `retry_after` is in seconds, or None where nothing is known about when to come back.
+    """
+
+    def __init__(self, operation: str, reason: str, *, retry_after: float | None = None) -> None:
+        super().__init__(f"{operation}: {reason}")
+        self.operation = operation
+        self.reason = reason
+        self.retry_after = retry_after
+
+
+class NotSent(Unavailable):
+    """Nothing reached Autumn, so repeating the call is safe."""
+
+
+class ConnectFailed(NotSent):
+    """No connection to Autumn: refused, unresolved, or no TLS. Check AUTUMN_BASE_URL and the network."""
+
+
+class Overloaded(NotSent):
+    """Held back on this side: too many calls to Autumn at once, or Autumn is known to be down."""
+
+
+class RateLimited(Unavailable):
+    """Autumn answered 429 and did nothing."""
+
+
+class Uncertain(Unavailable):
+    """The call may or may not have taken effect at Autumn."""
+
+
+class NoAnswer(Uncertain):
+    """The request may have left, and no whole answer came back in time."""
+
+
+class ServerFailure(Uncertain):
+    """Autumn answered 5xx."""
+
+
+class NotVerified(Uncertain):
+    """Autumn answered 202: it failed open without looking at the balance."""
+
+
+class UnexpectedAnswer(Uncertain):
+    """Autumn's answer lacks what its documented shape promises; `reason` names the fields, never their values."""
+
+
+_BY_CODE: dict[str, type[RequestRejected]] = {
+    "customer_not_found": CustomerNotFound,
+    "lock_already_exists": LockAlreadyExists,
+    "duplicate_idempotency_key": DuplicateRequest,
+}
+
+
+def rejection(operation: str, *, status: int, code: str, message: str) -> RequestRejected:
+    """Build the error for a 4xx answer: the class that stands for `code`, else `RequestRejected`."""
+    return _BY_CODE.get(code, RequestRejected)(operation, status=status, code=code, message=message)
