@@ -64,14 +64,14 @@ class TomlFile:
 
 def _appears(keys: tuple[str, ...], lines: list[str], count: int) -> bool:
     """Whether `keys` is set once the statement that line number `count` belongs to is complete."""
-    for end in range(count, len(lines) + 1):
+    while True:
         try:
-            value: Any = tomllib.loads("\n".join(lines[:end]))
-        except tomllib.TOMLDecodeError:
-            continue
-        for key in keys:
-            if not isinstance(value, dict) or key not in value:
-                return False
-            value = value[key]
-        return True
+            value: Any = tomllib.loads("\n".join(lines[:count]))
+            break
+        except tomllib.TOMLDecodeError:  # in the middle of a statement; the file as a whole is known to parse
+            count += 1
+    for key in keys:
+        if not isinstance(value, dict) or key not in value:
+            return False
+        value = value[key]
     return True
