@@ -8,6 +8,10 @@ The bases are cut by what a caller can do about it::
     │   └── CatalogError            a feature, item or plan that Autumn would refuse
     ├── AmountError                 an amount of credits that must not reach Autumn (also a ValueError)
     ├── ChargeError                 a charge used in a way that would break the books
+    ├── Refused                     this customer may not make this call; `code`, `detail`
+    │   ├── InsufficientCredits     the balance does not cover it
+    │   ├── UnknownModel            the price list does not have the model
+    │   └── NotEntitled             the customer's plan does not include it
     ├── RequestRejected             4xx: Autumn said no; `status`, `code`, `message`
     │   ├── CustomerNotFound        404 customer_not_found
     │   ├── LockAlreadyExists       409 lock_already_exists: the hold is there
@@ -24,6 +28,7 @@ The bases are cut by what a caller can do about it::
             └── UnexpectedAnswer    an answer that does not have the documented shape
 """
 
+from typing import Any
 
 __all__ = [
     "AmountError",
@@ -34,18 +39,22 @@ __all__ = [
     "ConnectFailed",
     "CustomerNotFound",
     "DuplicateRequest",
+    "InsufficientCredits",
     "LockAlreadyExists",
     "NoAnswer",
+    "NotEntitled",
     "NotSent",
     "NotVerified",
     "Overloaded",
     "PriceListError",
     "RateLimited",
+    "Refused",
     "RequestRejected",
     "ServerFailure",
     "Unavailable",
     "Uncertain",
     "UnexpectedAnswer",
+    "UnknownModel",
     "rejection",
 ]
 
@@ -72,6 +81,39 @@ class AmountError(AutumnError, ValueError):
 
 class ChargeError(AutumnError):
     """A charge used in a way that would break the books, such as settling above what was held for it."""
+
+
+class Refused(AutumnError):
+    """A customer may not make a call.
+
+    `code` is stable and for machines. `detail` is JSON-ready and holds what the customer should be told besides, such
+    as the remaining balance; it never holds anything internal.
+    """
+
+    code = "refused"
+
+    def __init__(self, message: str, **detail: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail = detail
+
+
+class InsufficientCredits(Refused):
+    """The balance does not cover the call. `detail` has `model`, `required`, `balance` and, if asked for, `plans`."""
+
+    code = "insufficient_credits"
+
+
+class UnknownModel(Refused):
+    """The price list does not have the model, so nobody knows what to charge."""
+
+    code = "unknown_model"
+
+
+class NotEntitled(Refused):
+    """The customer's plan does not include this call, whatever the balance is."""
+
+    code = "not_entitled"
 
 
 class RequestRejected(AutumnError):
@@ -134,7 +176,14 @@ class Uncertain(Unavailable):
 
 
 class NoAnswer(Uncertain):
-    """The request may have left, and no whole answer came back in time."""
+    """The request may have left, and no whole answer came back.
+
+    `timed_out` tells a wait that ran out from a connection that broke.
+    """
+
+    def __init__(self, operation: str, reason: str, *, timed_out: bool = False) -> None:
+        super().__init__(operation, reason)
+        self.timed_out = timed_out
 
 
 class ServerFailure(Uncertain):

@@ -1,0 +1,159 @@
+"""One call to Autumn: what its failure means, and when it may be repeated.
+
+Both are decided here and nowhere else. A call that moves credits is repeated only when nothing was sent, or under a key
+with which Autumn refuses to do it twice.
+"""
+
+import asyncio
+import random
+from collections.abc import Mapping
+from enum import Enum
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json, to_json
+
+from fastapi_autumn.errors import (
+    DuplicateRequest,
+    NoAnswer,
+    NotSent,
+    NotVerified,
+    RateLimited,
+    ServerFailure,
+    Unavailable,
+    UnexpectedAnswer,
+    rejection,
+)
+from fastapi_autumn.settings import API_VERSION
+from fastapi_autumn.transports import Answer, Transport
+
+__all__ = ["Caller", "Repeat"]
+
+_T = TypeVar("_T", bound=BaseModel)
+_FIRST_BACKOFF = 0.1
+_LONGEST_BACKOFF = 2.0
+
+
+class Repeat(Enum):
+    """When a failed attempt may be followed by another one."""
+
+    IF_NOT_SENT = "it moves credits and has no key"
+    IF_DROPPED = "it has a key, and a customer is waiting: a lost connection is repeated, a time-out is not"
+    ALWAYS = "doing it twice is the same as doing it once"
+
+
+class Caller:
+    """Sends operations, repeats them where that is safe, and reads the answers."""
+
+    def __init__(self, transport: Transport, *, secret_key: str, max_retries: int, max_concurrency: int) -> None:
+        self._transport = transport
+        self._max_retries = max_retries
+        self._slots = asyncio.Semaphore(max_concurrency)
+        self._headers = {
+            "authorization": f"Bearer {secret_key}",
+            "content-type": "application/json",
+            "accept": "application/json",
+            "x-api-version": API_VERSION,
+        }
+
+    async def call(
+        self,
+        operation: str,
+        body: Mapping[str, Any],
+        *,
+        idempotency_key: str | None = None,
+        repeat: Repeat = Repeat.ALWAYS,
+    ) -> Answer:
+        """Send one operation, such as `plans.list`, and return Autumn's 2xx answer unread.
+
+        The way to operations that have no method here. By default the call is repeated as if doing it twice were the
+        same as doing it once.
+        """
+        content = to_json(body)
+        headers = self._headers
+        if idempotency_key is not None:
+            headers = {**headers, "idempotency-key": idempotency_key}
+        attempt = 0
+        while True:
+            try:
+                async with self._slots:
+                    answer = await self._transport.request("POST", f"/v1/{operation}", body=content, headers=headers)
+                _judge(operation, answer)
+            except DuplicateRequest as error:
+                if attempt:
+                    # The key was ours: the attempt that seemed lost got through, and its answer is gone.
+                    raise NoAnswer(operation, "an earlier attempt got through, its answer was lost") from error
+                raise
+            except Unavailable as error:
+                attempt += 1
+                if attempt > self._max_retries or not _may_repeat(error, repeat):
+                    raise
+                pause = error.retry_after if error.retry_after is not None else _backoff(attempt)
+                if pause > _LONGEST_BACKOFF:
+                    raise
+                await asyncio.sleep(pause)
+            else:
+                return answer
+
+    async def read(
+        self,
+        model: type[_T],
+        operation: str,
+        body: Mapping[str, Any],
+        *,
+        idempotency_key: str | None = None,
+        repeat: Repeat = Repeat.ALWAYS,
+        verified: bool = False,
+    ) -> _T:
+        """Call `operation` and read its answer as `model`; `verified` refuses an answer that failed open."""
+        answer = await self.call(operation, body, idempotency_key=idempotency_key, repeat=repeat)
+        if verified and answer.status == HTTPStatus.ACCEPTED:
+            raise NotVerified(operation, "Autumn answered 202 without looking at the balance")
+        try:
+            return model.model_validate_json(answer.body)
+        except ValidationError as error:
+            fields = ", ".join(sorted({".".join(map(str, e["loc"])) or "the body" for e in error.errors()}))
+            raise UnexpectedAnswer(operation, f"Autumn's answer has another shape than documented: {fields}") from None
+
+
+def _judge(operation: str, answer: Answer) -> None:
+    if answer.status < HTTPStatus.MULTIPLE_CHOICES:
+        return
+    retry_after = _seconds(answer.headers.get("retry-after"))
+    if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+        raise RateLimited(operation, "Autumn answered 429, too many requests", retry_after=retry_after)
+    if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        raise ServerFailure(operation, f"Autumn answered {answer.status}", retry_after=retry_after)
+    code, message = _code_and_message(answer.body)
+    raise rejection(operation, status=answer.status, code=code, message=message)
+
+
+def _code_and_message(body: bytes) -> tuple[str, str]:
+    try:
+        parsed = from_json(body)
+    except ValueError:
+        parsed = None
+    if not isinstance(parsed, dict):
+        return "unknown", "an answer that is not Autumn's; check AUTUMN_BASE_URL"
+    return str(parsed.get("code", "unknown")), str(parsed.get("message", ""))
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    # The date form of Retry-After is not read: Autumn sends seconds.
+    return float(retry_after) if retry_after is not None and retry_after.isdecimal() else None
+
+
+def _may_repeat(error: Unavailable, repeat: Repeat) -> bool:
+    match error:
+        case NotSent() | RateLimited():
+            return True
+        case NoAnswer():
+            return repeat is Repeat.ALWAYS or (repeat is Repeat.IF_DROPPED and not error.timed_out)
+        case _:
+            return repeat is Repeat.ALWAYS
+
+
+def _backoff(attempt: int) -> float:
+    ceiling = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0 ** (attempt - 1))
+    return ceiling * random.uniform(0.5, 1)  # noqa: S311 - jitter, not a secret

@@ -1,0 +1,274 @@
+"""What travels on the wire between this package and Autumn, and who is calling.
+
+Field names are Autumn's. Unknown fields are ignored, so a newer Autumn does not break an older package; a missing one
+that its contract requires is an error. Amounts are `Decimal` (a JSON number is read through its digits, never through
+a float); points in time are milliseconds since 1970, as Autumn sends them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "AttachResult",
+    "Balance",
+    "BalanceBreakdown",
+    "CheckResult",
+    "Customer",
+    "CustomerPage",
+    "CustomerRecord",
+    "Deduction",
+    "Event",
+    "EventAggregate",
+    "EventBin",
+    "EventPage",
+    "EventTotal",
+    "Feature",
+    "FinalizeResult",
+    "Interval",
+    "Lock",
+    "Plan",
+    "PortalResult",
+    "Purchase",
+    "Reset",
+    "Subscription",
+    "TrackResult",
+]
+
+Interval = Literal["one_off", "minute", "hour", "day", "week", "month", "quarter", "semi_annual", "year"]
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    """Who is calling, as the application knows them.
+
+    `id` is the application's own user or team id and becomes Autumn's `customer_id`. Autumn keeps the first `name` and
+    `email` it is given and fills in missing ones later.
+    """
+
+    id: str
+    name: str | None = None
+    email: str | None = None
+    fingerprint: str | None = None
+    metadata: Mapping[str, Any] | None = field(default=None, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """A hold to place with a check.
+
+    `expires_at` is in milliseconds and at most 24 hours ahead; Autumn keeps a hold without one for ever.
+    A `lock_id` must never be used twice: a finished one blocks its id for an hour.
+    """
+
+    lock_id: str
+    expires_at: int
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Reset(_Answer):
+    """When a balance refills. `interval` is "multiple" where balances with different intervals are shown as one."""
+
+    interval: str
+    interval_count: int = 1
+    resets_at: int | None = None
+
+
+class BalanceBreakdown(_Answer):
+    """One grant behind a balance: what one plan, top-up or manual grant gave."""
+
+    id: str | None = None
+    plan_id: str | None = None
+    included_grant: Decimal = Decimal(0)
+    prepaid_grant: Decimal = Decimal(0)
+    remaining: Decimal = Decimal(0)
+    usage: Decimal = Decimal(0)
+    unlimited: bool = False
+    reset: Reset | None = None
+    expires_at: int | None = None
+
+
+class Balance(_Answer):
+    """What a customer has of one feature, in units of that feature.
+
+    `remaining` is never below 0; `usage` may exceed `granted` where the plan allows overage.
+    """
+
+    feature_id: str
+    granted: Decimal
+    remaining: Decimal
+    usage: Decimal
+    unlimited: bool
+    overage_allowed: bool
+    max_purchase: Decimal | None = None
+    next_reset_at: int | None = None
+    breakdown: tuple[BalanceBreakdown, ...] = ()
+
+
+class CheckResult(_Answer):
+    """The answer of `balances.check`.
+
+    `balance` is that of the credit system when the feature is paid through one, and `required_balance` is then in
+    credits. `preview` is there only when it was asked for and the check was refused.
+    """
+
+    allowed: bool
+    customer_id: str | None
+    balance: Balance | None
+    required_balance: Decimal | None = None
+    flag: dict[str, Any] | None = None
+    preview: dict[str, Any] | None = None
+
+
+class Deduction(_Answer):
+    """What really moved on one grant; a refund is negative."""
+
+    balance_id: str
+    feature_id: str
+    value: Decimal
+    plan_id: str | None = None
+
+
+class TrackResult(_Answer):
+    """The answer of `balances.track`. `value` is what was asked for, `deductions` what really moved."""
+
+    customer_id: str | None
+    value: Decimal
+    balance: Balance | None = None
+    deductions: tuple[Deduction, ...] | None = None
+
+
+class FinalizeResult(_Answer):
+    """The answer of `balances.finalize`, which says no more than this."""
+
+    success: bool
+
+
+class Subscription(_Answer):
+    """A plan that a customer is on. `status` is "active" or "scheduled"; a past-due one is still active."""
+
+    plan_id: str
+    status: str
+    add_on: bool = False
+    auto_enable: bool = False
+    past_due: bool = False
+    canceled_at: int | None = None
+    expires_at: int | None = None
+    trial_ends_at: int | None = None
+    started_at: int | None = None
+    current_period_end: int | None = None
+    quantity: Decimal = Decimal(1)
+
+
+class Purchase(_Answer):
+    """A one-off plan that a customer bought."""
+
+    plan_id: str
+    started_at: int | None = None
+    expires_at: int | None = None
+    quantity: Decimal = Decimal(1)
+
+
+class CustomerRecord(_Answer):
+    """A customer as Autumn keeps them: who, which plans, which balances (by feature id), which flags."""
+
+    id: str | None
+    name: str | None = None
+    email: str | None = None
+    created_at: int | None = None
+    env: str | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    subscriptions: tuple[Subscription, ...] = ()
+    purchases: tuple[Purchase, ...] = ()
+    balances: dict[str, Balance] = Field(default_factory=dict)
+    flags: dict[str, Any] = Field(default_factory=dict)
+
+
+class CustomerPage(_Answer):
+    """One page of customers; `next_cursor` is None on the last."""
+
+    list: tuple[CustomerRecord, ...]
+    next_cursor: str | None = None
+
+
+class Event(_Answer):
+    """One entry of Autumn's event log. `value` is what was asked for, not what could be deducted."""
+
+    id: str
+    timestamp: int
+    feature_id: str
+    customer_id: str | None
+    value: Decimal
+    properties: dict[str, Any] = Field(default_factory=dict)
+
+
+class EventPage(_Answer):
+    """One page of events, newest first; `next_cursor` is None on the last."""
+
+    list: tuple[Event, ...]
+    next_cursor: str | None = None
+
+
+class EventBin(_Answer):
+    """The sums of one period, which starts at `period`, by feature id."""
+
+    period: int
+    values: dict[str, Decimal]
+
+
+class EventTotal(_Answer):
+    """Count and sum of one feature over the whole range."""
+
+    count: int
+    sum: Decimal
+
+
+class EventAggregate(_Answer):
+    """The answer of `events.aggregate`."""
+
+    list: tuple[EventBin, ...]
+    total: dict[str, EventTotal]
+
+
+class Feature(_Answer):
+    """A feature as Autumn keeps it. `type` is metered, boolean, credit_system or ai_credit_system."""
+
+    id: str
+    name: str | None
+    type: str
+    consumable: bool = False
+    archived: bool = False
+
+
+class Plan(_Answer):
+    """A plan as Autumn keeps it; `items` are its raw bodies."""
+
+    id: str
+    name: str | None
+    group: str | None = None
+    version: int = 1
+    add_on: bool = False
+    auto_enable: bool = False
+    archived: bool = False
+    price: dict[str, Any] | None = None
+    items: tuple[dict[str, Any], ...] = ()
+
+
+class AttachResult(_Answer):
+    """The answer of `billing.attach`: where the customer has to go to pay, or None when nothing is to be paid."""
+
+    customer_id: str | None
+    payment_url: str | None = None
+
+
+class PortalResult(_Answer):
+    """The answer of `billing.open_customer_portal`."""
+
+    customer_id: str | None
+    url: str

@@ -1,0 +1,150 @@
+"""Settings, read from `AUTUMN_*` variables and from `.env`."""
+
+import re
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .errors import ConfigurationError
+
+__all__ = ["API_VERSION", "AutumnSettings", "OnUnavailable", "Settlement"]
+
+API_VERSION = "2.3.0"
+"""The version of Autumn's API whose answers this package reads."""
+
+Settlement = Literal["deduct", "hold"]
+OnUnavailable = Literal["deny", "allow"]
+
+_SECRET_KEY = re.compile(r"am_sk_(test|live)_[A-Za-z0-9_-]{6,}")
+
+
+class AutumnSettings(BaseSettings):
+    """How this service talks to Autumn. Every field is an environment variable: `base_url` is `AUTUMN_BASE_URL`.
+
+    Nothing here needs a key by itself; `require_backend` is what an application asks before it starts to serve.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="AUTUMN_",
+        env_file=".env",
+        env_file_encoding="utf-8",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    secret_key: SecretStr | None = None
+    """`am_sk_test_...` (sandbox) or `am_sk_live_...`."""
+    base_url: str = "https://api.useautumn.com"
+    """The origin, without `/v1`."""
+    emulator: bool = False
+    """Use an Autumn inside this process instead of the real one: no key, no network, no money."""
+    emulator_path: Path = Path(".autumn/emulator.db")
+    """The emulator's file; several workers on one machine share it."""
+    transport: Literal["httpx", "reqwest"] = "httpx"
+    """`reqwest` is several times faster and needs the extra `fast`."""
+
+    timeout: float = Field(default=5.0, gt=0, le=60)
+    """Seconds for one call to Autumn as a whole."""
+    connect_timeout: float = Field(default=2.0, gt=0, le=60)
+    """Seconds to get a connection."""
+    max_retries: int = Field(default=2, ge=0, le=10)
+    """How often a call is repeated where repeating is safe."""
+    max_concurrency: int = Field(default=256, ge=1)
+    """Calls to Autumn at the same time; more than that wait."""
+
+    paths: tuple[str, ...] = ("/ai",)
+    """Path prefixes that the middleware covers."""
+    feature_id: str = Field(default="ai_usage", min_length=1)
+    """The metered feature that a paid call uses."""
+    prices: Path | None = None
+    """A TOML price list, used when `Autumn` is given none."""
+    max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=0)
+    """Larger request bodies on the covered paths are answered with 413 before they are parsed; 0 is no limit."""
+    ensure_ttl: float = Field(default=0.0, ge=0)
+    """Seconds for which a customer once created is not confirmed again; 0 confirms on every request."""
+
+    settlement: Settlement = "deduct"
+    """`deduct` takes the credits at once and gives them back on failure; `hold` reserves them until the call ends."""
+    hold_ttl: float = Field(default=3600.0, ge=60, le=24 * 3600)
+    """Seconds after which Autumn gives a hold back by itself; longer than the longest stream."""
+    on_unavailable: OnUnavailable = "deny"
+    """When Autumn gives neither a yes nor a no: `deny` answers 503, `allow` lets the call through unverified."""
+    refund_on_disconnect: bool = False
+    """Give the credits back when the client hangs up before the answer is complete."""
+
+    outbox_url: str = "sqlite+aiosqlite:///.autumn/outbox.db"
+    """Where refunds wait until Autumn has them: SQLite, or `postgresql+asyncpg://` when several machines share it."""
+    shutdown_timeout: float = Field(default=10.0, ge=0)
+    """Seconds that a shutdown spends on delivering what waits in the outbox; the rest stays for the next start."""
+
+    @field_validator("secret_key")
+    @classmethod
+    def _looks_like_a_secret_key(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is None or not key.get_secret_value():
+            return None
+        if key.get_secret_value().startswith("am_pk_"):
+            raise ValueError("is a publishable key (am_pk_...); a server needs the secret key (am_sk_...)")
+        if not _SECRET_KEY.fullmatch(key.get_secret_value()):
+            raise ValueError("is not an Autumn secret key; it has to look like am_sk_test_... or am_sk_live_...")
+        return key
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_an_origin(cls, url: str) -> str:
+        if not re.fullmatch(r"https?://[^/?#\s@]+", url.rstrip("/")):
+            raise ValueError("has to be an origin such as https://api.useautumn.com, without a path")
+        return url.rstrip("/")
+
+    @field_validator("paths")
+    @classmethod
+    def _are_prefixes(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
+        for path in paths:
+            if not path.startswith("/"):
+                raise ValueError("have to start with a slash, such as /ai")
+        return paths
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the settings from the environment and `.env`.
+
+        Raises:
+            ConfigurationError: A variable has a value that cannot be used; the message names it, never its value.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            raise ConfigurationError(_in_one_sentence_each(error)) from None
+
+    def require_backend(self) -> None:
+        """Refuse settings with which no call to Autumn could work, or with which it is unclear which Autumn is meant.
+
+        Raises:
+            ConfigurationError: No key and no emulator, or the emulator together with a live key.
+        """
+        if self.emulator:
+            if self.is_live:
+                raise ConfigurationError(
+                    "AUTUMN_EMULATOR is on and AUTUMN_SECRET_KEY is a live key: unset one of them, "
+                    "so that a production service never bills an emulator."
+                )
+        elif self.secret_key is None:
+            raise ConfigurationError(
+                "AUTUMN_SECRET_KEY is not set. Put your am_sk_test_... or am_sk_live_... key there "
+                "(environment or .env), or set AUTUMN_EMULATOR=true to run against the emulator, with no key."
+            )
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the key moves real money."""
+        return self.secret_key is not None and self.secret_key.get_secret_value().startswith("am_sk_live_")
+
+
+def _in_one_sentence_each(error: ValidationError) -> str:
+    problems = (
+        f"AUTUMN_{str(problem['loc'][0]).upper()}: {problem['msg'].removeprefix('Value error, ')}"
+        for problem in error.errors(include_input=False, include_url=False)
+    )
+    return "; ".join(problems)
