@@ -1,0 +1,56 @@
+"""Plans as code: what customers can have, written in Python and kept in step with Autumn."""
+
+from fastapi_autumn.catalog._builders import customize, feature, item, item_filter, plan, plan_license
+from fastapi_autumn.catalog._catalog import Catalog
+from fastapi_autumn.catalog._model import (
+    BillingControls,
+    Customize,
+    Feature,
+    FreeTrial,
+    Item,
+    ItemFilter,
+    ItemPrice,
+    ModelMarkup,
+    Plan,
+    PlanLicense,
+    PlanPrice,
+    PrepaidPrice,
+    Proration,
+    Reset,
+    ResetPrice,
+    Rollover,
+    Tier,
+    UsagePrice,
+    Variant,
+)
+from fastapi_autumn.catalog._prices import price
+
+__all__ = [
+    "BillingControls",
+    "Catalog",
+    "Customize",
+    "Feature",
+    "FreeTrial",
+    "Item",
+    "ItemFilter",
+    "ItemPrice",
+    "ModelMarkup",
+    "Plan",
+    "PlanLicense",
+    "PlanPrice",
+    "PrepaidPrice",
+    "Proration",
+    "Reset",
+    "ResetPrice",
+    "Rollover",
+    "Tier",
+    "UsagePrice",
+    "Variant",
+    "customize",
+    "feature",
+    "item",
+    "item_filter",
+    "plan",
+    "plan_license",
+    "price",
+]
