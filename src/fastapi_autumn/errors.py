@@ -7,7 +7,6 @@ The bases are cut by what a caller can do about it::
     │   ├── PriceListError          a price that is not a positive, finite amount
     │   └── CatalogError            a feature, item or plan that Autumn would refuse
     ├── AmountError                 an amount of credits that must not reach Autumn (also a ValueError)
-    ├── ChargeError                 a charge used in a way that would break the books
     ├── Refused                     this customer may not make this call; `code`, `detail`
     │   ├── InsufficientCredits     the balance does not cover it
     │   ├── UnknownModel            the price list does not have the model
@@ -34,7 +33,6 @@ __all__ = [
     "AmountError",
     "AutumnError",
     "CatalogError",
-    "ChargeError",
     "ConfigurationError",
     "ConnectFailed",
     "CustomerNotFound",
@@ -77,10 +75,6 @@ class CatalogError(ConfigurationError):
 
 class AmountError(AutumnError, ValueError):
     """An amount of credits that must not reach Autumn: negative, zero, not finite, too large or not a number."""
-
-
-class ChargeError(AutumnError):
-    """A charge used in a way that would break the books, such as settling above what was held for it."""
 
 
 class Refused(AutumnError):

@@ -75,6 +75,9 @@ class AutumnSettings(BaseSettings):
     refund_on_disconnect: bool = False
     """Give the credits back when the client hangs up before the answer is complete."""
 
+    event_delay: float = Field(default=60.0, ge=0)
+    """Seconds after which Autumn's event log is trusted to show what has happened."""
+
     outbox_url: str = "sqlite+aiosqlite:///.autumn/outbox.db"
     """Where refunds wait until Autumn has them: SQLite, or `postgresql+asyncpg://` when several machines share it."""
     shutdown_timeout: float = Field(default=10.0, ge=0)

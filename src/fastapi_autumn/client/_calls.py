@@ -36,11 +36,12 @@ _LONGEST_BACKOFF = 2.0
 
 
 class Repeat(Enum):
-    """When a failed attempt may be followed by another one."""
+    """Which failures of an attempt may be followed by another attempt, besides those where nothing was sent."""
 
-    IF_NOT_SENT = "it moves credits and has no key"
-    IF_DROPPED = "it has a key, and a customer is waiting: a lost connection is repeated, a time-out is not"
-    ALWAYS = "doing it twice is the same as doing it once"
+    IF_NOT_SENT = "none: it moves credits and has no key"
+    IF_DROPPED = "a broken connection: it moves credits under a key"
+    IDEMPOTENT = "all but a time-out, after which nobody waits any longer"
+    PATIENT = "all, a time-out once"
 
 
 class Caller:
@@ -63,7 +64,7 @@ class Caller:
         body: Mapping[str, Any],
         *,
         idempotency_key: str | None = None,
-        repeat: Repeat = Repeat.ALWAYS,
+        repeat: Repeat = Repeat.IDEMPOTENT,
     ) -> Answer:
         """Send one operation, such as `plans.list`, and return Autumn's 2xx answer unread.
 
@@ -87,7 +88,7 @@ class Caller:
                 raise
             except Unavailable as error:
                 attempt += 1
-                if attempt > self._max_retries or not _may_repeat(error, repeat):
+                if attempt > self._max_retries or not _may_repeat(error, repeat, attempt):
                     raise
                 pause = error.retry_after if error.retry_after is not None else _backoff(attempt)
                 if pause > _LONGEST_BACKOFF:
@@ -103,7 +104,7 @@ class Caller:
         body: Mapping[str, Any],
         *,
         idempotency_key: str | None = None,
-        repeat: Repeat = Repeat.ALWAYS,
+        repeat: Repeat = Repeat.IDEMPOTENT,
         verified: bool = False,
     ) -> _T:
         """Call `operation` and read its answer as `model`; `verified` refuses an answer that failed open."""
@@ -144,14 +145,17 @@ def _seconds(retry_after: str | None) -> float | None:
     return float(retry_after) if retry_after is not None and retry_after.isdecimal() else None
 
 
-def _may_repeat(error: Unavailable, repeat: Repeat) -> bool:
+def _may_repeat(error: Unavailable, repeat: Repeat, attempt: int) -> bool:
     match error:
         case NotSent() | RateLimited():
             return True
+        case NoAnswer(timed_out=True):
+            return repeat is Repeat.PATIENT and attempt == 1
         case NoAnswer():
-            return repeat is Repeat.ALWAYS or (repeat is Repeat.IF_DROPPED and not error.timed_out)
+            return repeat is not Repeat.IF_NOT_SENT
         case _:
-            return repeat is Repeat.ALWAYS
+            # A failure frees the idempotency key, so a key protects a repetition only while no answer came.
+            return repeat in {Repeat.IDEMPOTENT, Repeat.PATIENT}
 
 
 def _backoff(attempt: int) -> float:

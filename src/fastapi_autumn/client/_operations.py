@@ -85,9 +85,9 @@ class Balances:
     ) -> models.CheckResult:
         """Ask whether the customer may use the feature, and with `send_event` or `lock` take the amount in one step.
 
-        A plain check is repeated freely. With `send_event` it is repeated only when nothing was sent, or, under an
-        `idempotency_key`, when the connection broke. With a `lock` it is always repeated: Autumn refuses a second hold
-        under one id, and `LockAlreadyExists` then means that the first attempt got through.
+        With `send_event` it is repeated only when nothing was sent or, under an `idempotency_key`, when the connection
+        broke. With a `lock` it is repeated even after a time-out: Autumn refuses a second hold under one id, and
+        `LockAlreadyExists` then means that the first attempt got through.
 
         Raises:
             AmountError: `required_balance` is negative (Autumn would add credits), not finite or not exact.
@@ -104,10 +104,10 @@ class Balances:
             properties=properties,
             with_preview=with_preview or None,
         )
-        if not send_event or lock is not None:
-            repeat = Repeat.ALWAYS
+        if lock is not None:
+            repeat = Repeat.PATIENT
         else:
-            repeat = Repeat.IF_DROPPED if idempotency_key is not None else Repeat.IF_NOT_SENT
+            repeat = _repeat_under(idempotency_key) if send_event else Repeat.IDEMPOTENT
         return await self._caller.read(
             models.CheckResult, "balances.check", body, idempotency_key=idempotency_key, repeat=repeat, verified=True
         )
@@ -127,8 +127,7 @@ class Balances:
         """Record usage that has happened; a negative `value` gives credits back.
 
         Autumn takes no more than there is unless `overage_behavior` is "overflow", and gives back no more than was
-        used; `deductions` says what really moved. Repeated only when nothing was sent, or under an `idempotency_key`,
-        of which `DuplicateRequest` then means that Autumn has it.
+        used; `deductions` says what really moved. `DuplicateRequest` means that Autumn has had this `idempotency_key`.
         """
         body = _given(
             customer_id=customer_id,
@@ -139,7 +138,7 @@ class Balances:
             properties=properties,
             overage_behavior=overage_behavior,
         )
-        repeat = Repeat.ALWAYS if idempotency_key is not None else Repeat.IF_NOT_SENT
+        repeat = _repeat_under(idempotency_key)
         return await self._caller.read(
             models.TrackResult, "balances.track", body, idempotency_key=idempotency_key, repeat=repeat
         )
@@ -174,7 +173,7 @@ class Balances:
             cache_read_tokens=cache_read_tokens,
             properties=properties,
         )
-        repeat = Repeat.ALWAYS if idempotency_key is not None else Repeat.IF_NOT_SENT
+        repeat = _repeat_under(idempotency_key)
         return await self._caller.read(
             models.TrackResult, "balances.track_tokens", body, idempotency_key=idempotency_key, repeat=repeat
         )
@@ -198,7 +197,7 @@ class Balances:
                 None if override_value is None else to_json_number(credits(override_value, allow_zero=True))
             ),
         )
-        repeat = Repeat.ALWAYS if idempotency_key is not None else Repeat.IF_NOT_SENT
+        repeat = _repeat_under(idempotency_key)
         return await self._caller.read(
             models.FinalizeResult, "balances.finalize", body, idempotency_key=idempotency_key, repeat=repeat
         )
@@ -310,6 +309,10 @@ class _FeatureList(BaseModel):
 
 class _PlanList(BaseModel):
     list: tuple[models.Plan, ...]
+
+
+def _repeat_under(idempotency_key: str | None) -> Repeat:
+    return Repeat.IF_NOT_SENT if idempotency_key is None else Repeat.IF_DROPPED
 
 
 def _signed(value: Decimal | float) -> int | float:

@@ -1,0 +1,11 @@
+"""A charge: one paid call, from taking the credits to closing the books on it.
+
+`Charges.open` takes the credits, `Charge` is what the application holds meanwhile, and `Delivery` does at Autumn, later
+and from the outbox, what closing it needs. Nothing here knows HTTP on the application's side, so a route, a worker and
+a script all charge the same way.
+"""
+
+from fastapi_autumn.charge._charges import Charge, Charges, PriceList, Requirement
+from fastapi_autumn.charge._delivery import Delivery
+
+__all__ = ["Charge", "Charges", "Delivery", "PriceList", "Requirement"]

@@ -1,0 +1,101 @@
+"""Customers that exist: creation once per customer at a time, and off the critical path once this process has seen one.
+
+A check never creates a customer, so somebody has to. Confirming one costs a round trip; for a customer that was
+confirmed before, it runs beside the request instead of before it.
+"""
+
+import asyncio
+import logging
+import re
+from collections import OrderedDict
+
+from .client import AutumnClient
+from .errors import AutumnError
+from .models import Customer, CustomerRecord
+
+__all__ = ["MAX_CUSTOMER_ID", "KnownCustomers", "is_customer_id"]
+
+_log = logging.getLogger("fastapi_autumn")
+
+MAX_CUSTOMER_ID = 255
+_REMEMBERED = 100_000
+# Autumn refuses spaces and slashes; control characters and surrogates do not survive its stores.
+_CUSTOMER_ID = re.compile(r"[^\s/\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
+
+
+def is_customer_id(value: object) -> bool:
+    """Tell whether Autumn would take `value` as a customer id and mean just this customer.
+
+    An empty id is not merely refused: a check with it answers for whatever customer has none.
+    """
+    return isinstance(value, str) and len(value) <= MAX_CUSTOMER_ID and _CUSTOMER_ID.fullmatch(value) is not None
+
+
+class KnownCustomers:
+    """Creates and confirms customers.
+
+    Args:
+        client: The way to Autumn.
+        ttl: Seconds for which a confirmation is not repeated; 0 repeats it on every request.
+    """
+
+    def __init__(self, client: AutumnClient, *, ttl: float) -> None:
+        self._client = client
+        self._ttl = ttl
+        self._seen: OrderedDict[str, float] = OrderedDict()
+        self._under_way: dict[str, asyncio.Task[CustomerRecord]] = {}
+
+    def has_seen(self, customer: Customer) -> bool:
+        """Whether this process knows that the customer exists."""
+        return customer.id in self._seen
+
+    def ensure(self, customer: Customer) -> "asyncio.Task[CustomerRecord] | None":
+        """Begin to create or confirm the customer; callers for one customer share one call.
+
+        Returns None when a confirmation is recent enough. The task's failure is logged, so it need not be awaited.
+        """
+        task = self._under_way.get(customer.id)
+        if task is not None:
+            return task
+        seen_at = self._seen.get(customer.id)
+        if seen_at is not None and self._ttl and asyncio.get_running_loop().time() - seen_at < self._ttl:
+            return None
+        return self._start(customer)
+
+    async def exists(self, customer: Customer) -> None:
+        """Make sure that the customer exists: wait for a new one, confirm a known one in the background."""
+        known = self.has_seen(customer)
+        task = self.ensure(customer)
+        if task is not None and not known:
+            await asyncio.shield(task)
+
+    async def record(self, customer: Customer) -> CustomerRecord:
+        """Return the customer as Autumn has them now, created if need be."""
+        return await asyncio.shield(self._under_way.get(customer.id) or self._start(customer))
+
+    async def drain(self) -> None:
+        """Wait for what is under way."""
+        await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+
+    def _start(self, customer: Customer) -> asyncio.Task[CustomerRecord]:
+        task = asyncio.create_task(self._client.customers.get_or_create(customer), name="autumn-customer")
+        self._under_way[customer.id] = task
+        task.add_done_callback(lambda done: self._finish(customer.id, done))
+        return task
+
+    def _finish(self, customer_id: str, task: asyncio.Task[CustomerRecord]) -> None:
+        del self._under_way[customer_id]
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is None:
+            self._seen[customer_id] = asyncio.get_running_loop().time()
+            self._seen.move_to_end(customer_id)
+            if len(self._seen) > _REMEMBERED:
+                self._seen.popitem(last=False)
+        elif isinstance(error, AutumnError):
+            _log.warning("a customer could not be confirmed: %s", error)
+
+    def forget(self, customer: Customer) -> None:
+        """Take the customer for unknown, because Autumn said so."""
+        self._seen.pop(customer.id, None)
