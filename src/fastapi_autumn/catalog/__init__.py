@@ -24,6 +24,7 @@ from fastapi_autumn.catalog._model import (
     Variant,
 )
 from fastapi_autumn.catalog._prices import price
+from fastapi_autumn.catalog._validate import Problem, validate
 
 __all__ = [
     "BillingControls",
@@ -39,6 +40,7 @@ __all__ = [
     "PlanLicense",
     "PlanPrice",
     "PrepaidPrice",
+    "Problem",
     "Proration",
     "Reset",
     "ResetPrice",
@@ -53,4 +55,5 @@ __all__ = [
     "plan",
     "plan_license",
     "price",
+    "validate",
 ]

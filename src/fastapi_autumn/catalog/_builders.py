@@ -33,7 +33,8 @@ from fastapi_autumn.catalog._model import (
     UsagePrice,
     feature_id_of,
 )
-from fastapi_autumn.catalog._prices import one_cycle
+from fastapi_autumn.catalog._prices import item_price, one_cycle
+from fastapi_autumn.errors import CatalogError
 
 __all__ = ["customize", "feature", "item", "item_filter", "plan", "plan_license"]
 
@@ -170,7 +171,7 @@ def item(
     included: Number | None = None,
     unlimited: bool = False,
     reset: ResetInterval | Reset | None = None,
-    price: ItemPrice | None = None,
+    price: ItemPrice | PlanPrice | None = None,
     proration: Proration | None = None,
     rollover: Rollover | None = None,
     pooled: bool = False,
@@ -193,6 +194,8 @@ def item(
         pooled: what is granted to entities adds up to one balance of the customer.
         entity_feature: grant the units once for each entity of that feature (each seat).
     """
+    if isinstance(price, PlanPrice):  # without a billing method, which validation asks for
+        price = item_price(**vars(price))
     reset, price = one_cycle(Reset(reset) if isinstance(reset, str) else reset, price)
     return Item(
         feature_id=feature_id_of(feature),
@@ -303,7 +306,12 @@ def plan(
         free_trial: see `FreeTrial`.
         billing_controls: defaults for its customers.
         licenses: see `plan_license`.
+
+    Raises:
+        CatalogError: `price` has a `billing_method`, so it is one for an item.
     """
+    if price is not None and not isinstance(price, PlanPrice):
+        raise CatalogError(f'the price of plan "{id}" is one of an item; leave out its billing_method')
     return Plan(
         id=id,
         name=name,

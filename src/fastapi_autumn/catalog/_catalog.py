@@ -99,11 +99,11 @@ class Catalog:
 
     def variable_names(self) -> dict[tuple[Kind, str], str]:
         """The variable of everything in the catalog: as in its file, else made from the id."""
-        known = {key: self.names[key] for key in self.keys() if key in self.names}
-        others = (key for key in self.keys() if key not in known)
+        known = {key: self.names[key] for key in self.ids() if key in self.names}
+        others = (key for key in self.ids() if key not in known)
         return known | variable_names(others, taken=known.values())
 
-    def keys(self) -> list[tuple[Kind, str]]:
+    def ids(self) -> list[tuple[Kind, str]]:
         """The (kind, id) of everything in the catalog."""
         everything: tuple[Feature | Plan | Variant, ...] = (*self.features, *self.plans, *self.variants)
         return [(_KINDS[type(one)], one.id) for one in everything]
