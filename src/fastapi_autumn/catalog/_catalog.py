@@ -20,10 +20,14 @@ from fastapi_autumn.catalog._wire import (
 )
 from fastapi_autumn.errors import CatalogError
 
-__all__ = ["Catalog"]
+__all__ = ["Catalog", "kind_of"]
 
 _MODULE = "autumn_config"
-_KINDS: dict[type, Kind] = {Feature: "feature", Plan: "plan", Variant: "variant"}
+
+
+def kind_of(one: Feature | Plan | Variant) -> Kind:
+    """What `one` is, in a word."""
+    return "feature" if isinstance(one, Feature) else "plan" if isinstance(one, Plan) else "variant"
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Catalog:
         for name, value in _run(source, path).items():
             if isinstance(value, Feature | Plan | Variant):
                 objects[id(value)] = value
-                names.setdefault((_KINDS[type(value)], value.id), name)
+                names.setdefault((kind_of(value), value.id), name)
         return replace(cls._of(objects.values()), names=names, file=path)
 
     @classmethod
@@ -106,7 +110,7 @@ class Catalog:
     def ids(self) -> list[tuple[Kind, str]]:
         """The (kind, id) of everything in the catalog."""
         everything: tuple[Feature | Plan | Variant, ...] = (*self.features, *self.plans, *self.variants)
-        return [(_KINDS[type(one)], one.id) for one in everything]
+        return [(kind_of(one), one.id) for one in everything]
 
     def variants_of(self, plan_id: str) -> list[Variant]:
         """The variants of a plan."""

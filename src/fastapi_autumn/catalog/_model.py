@@ -132,11 +132,11 @@ class ItemPrice:
     amount: Number | None = None
     tiers: tuple[Tier, ...] | None = None
     tier_behavior: Literal["graduated", "volume"] | None = None
-    billing_method: BillingMethod | None = None
     billing_units: Number = 1
-    max_purchase: Number | None = None
     interval: BillingInterval | None = None
     interval_count: int | None = None
+    billing_method: BillingMethod | None = None
+    max_purchase: Number | None = None
     additional_currencies: Sequence[Mapping[str, Any]] | None = None
 
 

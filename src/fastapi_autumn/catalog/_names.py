@@ -11,7 +11,7 @@ Kind = str
 
 BUILDERS = frozenset(
     {
-        *("Feature", "FreeTrial", "ModelMarkup", "Proration", "Reset", "Rollover", "Tier"),
+        *("Feature", "FreeTrial", "ModelMarkup", "Proration", "Reset", "Rollover", "Tier", "Variant"),
         *("customize", "feature", "item", "item_filter", "plan", "plan_license", "price"),
     }
 )
