@@ -1,0 +1,246 @@
+"""`Autumn`: the one object an application makes. It wires the rooms together and knows when they live."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter
+
+from ._scope import Runtime
+from .charge import Charge, Charges, Delivery, PriceList
+from .client import AutumnClient
+from .customers import KnownCustomers
+from .errors import ConfigurationError
+from .models import Customer
+from .pricing import ModelPrices
+from .pricing import credits as exact_credits
+from .router import billing_router
+from .settings import AutumnSettings, Settlement
+from .transports import AsgiTransport, Transport
+
+if TYPE_CHECKING:
+    import httpx
+
+    from .emulator import Emulator
+    from .settlement.outbox import Outbox
+    from .settlement.sender import Sender
+
+__all__ = ["Autumn", "Prices"]
+
+_log = logging.getLogger("fastapi_autumn")
+
+Prices = PriceList | Mapping[str, Decimal | float | str] | str | Path | Callable[[str], Decimal | float | str | None]
+
+
+class Autumn:
+    """Autumn, for one service.
+
+    Args:
+        settings: Default: the environment and `.env`.
+        prices: What a call of each model costs, in credits: a mapping, a TOML file, a `ModelPrices`, or a function
+            from the model's name to its price (None for a model without one). Default: the file in `AUTUMN_PRICES`.
+        catalog: Features and plans for an emulator that has none yet. Default: the example of the documentation.
+        http_client: Your own `httpx.AsyncClient` for the calls to Autumn; you close it.
+        transport: Something else that carries them.
+
+    Raises:
+        ConfigurationError: No key and no emulator, a key that cannot be one, or no price list.
+    """
+
+    def __init__(
+        self,
+        settings: AutumnSettings | None = None,
+        *,
+        prices: Prices | None = None,
+        catalog: Any = None,
+        http_client: "httpx.AsyncClient | None" = None,
+        transport: Transport | None = None,
+    ) -> None:
+        self.settings = settings or AutumnSettings.load()
+        self.settings.require_backend()
+        self.prices = _price_list(prices if prices is not None else self.settings.prices)
+        self._catalog = catalog
+        self._http_client = http_client
+        self._transport = transport
+        self._running: dict[asyncio.AbstractEventLoop, _Running] = {}
+
+    @cached_property
+    def emulator(self) -> "Emulator":
+        """The emulator of this process.
+
+        Raises:
+            ConfigurationError: The settings do not ask for one.
+        """
+        if not self.settings.emulator:
+            raise ConfigurationError("There is no emulator in this process: set AUTUMN_EMULATOR=true to have one.")
+        from .emulator import Emulator  # noqa: PLC0415 - not loaded by services that talk to the real Autumn
+
+        return Emulator(self.settings.emulator_path, catalog=self._catalog)
+
+    @asynccontextmanager
+    async def lifespan(self, _app: Any = None) -> AsyncIterator[None]:
+        """Run beside the application: `FastAPI(lifespan=autumn.lifespan)`, or `async with` it inside your own.
+
+        Shutting down delivers what waits in the outbox, for at most `AUTUMN_SHUTDOWN_TIMEOUT` seconds.
+        """
+        async with self.running():
+            yield
+
+    @property
+    def runtime(self) -> Runtime | None:
+        """What runs in the current event loop, or None."""
+        running = self._running.get(asyncio.get_running_loop())
+        return running.runtime if running is not None else None
+
+    @property
+    def client(self) -> AutumnClient:
+        """The client, while the application runs.
+
+        Raises:
+            ConfigurationError: It does not; use `lifespan`, or `async with autumn.running() as runtime`.
+        """
+        runtime = self.runtime
+        if runtime is None:
+            raise ConfigurationError("Autumn is not running: use FastAPI(lifespan=autumn.lifespan).")
+        return runtime.client
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Runtime]:
+        """Have what is needed to charge. The first to enter starts it, the last to leave settles and closes it."""
+        loop = asyncio.get_running_loop()
+        running = self._running.setdefault(loop, _Running())
+        running.users += 1
+        try:
+            async with running.starting:
+                if running.runtime is None:
+                    await self._start(running)
+            assert running.runtime is not None  # noqa: S101 - for the type checker
+            yield running.runtime
+        finally:
+            running.users -= 1
+            if not running.users:
+                del self._running[loop]
+                await self._stop(running)
+
+    @asynccontextmanager
+    async def charge(
+        self,
+        customer: Customer | str,
+        model: str,
+        *,
+        feature_id: str | None = None,
+        entity_id: str | None = None,
+        properties: Mapping[str, Any] | None = None,
+        settlement: Settlement | None = None,
+    ) -> AsyncIterator[Charge]:
+        """Charge for what happens inside, outside of HTTP: in a worker, a WebSocket, a script.
+
+        An exception, or a cancellation, gives the credits back. The customer is created if need be.
+
+        Raises:
+            UnknownModel: The price list does not have the model.
+            InsufficientCredits: The balance does not cover it.
+            Unavailable: Autumn gave neither a yes nor a no, and `on_unavailable` is `deny`.
+        """
+        payer = Customer(customer) if isinstance(customer, str) else customer
+        async with (
+            self.running() as runtime,
+            runtime.charges.charge(
+                payer,
+                model,
+                feature_id=feature_id,
+                entity_id=entity_id,
+                properties=properties,
+                settlement=settlement,
+            ) as charge,
+        ):
+            yield charge
+
+    def get_model_credits(self, model: str) -> Decimal | None:
+        """Return what one call of `model` costs, or None for a model without a price."""
+        return self.prices.get_model_credits(model)
+
+    def router(self, *, prefix: str = "/billing", customer: Callable[..., Any] | None = None) -> APIRouter:
+        """Return routes with which a front end shows balance, plans and usage, and sends customers to pay.
+
+        `customer` is a FastAPI dependency that returns who is calling; default: whom the middleware identified if it
+        covers `prefix`, else Starlette's `request.user`.
+        """
+        return billing_router(self, prefix=prefix, customer=customer)
+
+    async def _start(self, running: "_Running") -> None:
+        # Here and not above: SQLAlchemy is most of what this package costs to import.
+        from .settlement.outbox import Outbox  # noqa: PLC0415
+        from .settlement.sender import Sender  # noqa: PLC0415
+
+        client, outbox = self._make_client(), Outbox(self.settings.outbox_url)
+        await outbox.start()
+        delivery = Delivery(self.settings, client=client, outbox=outbox)
+        delay = int(self.settings.event_delay * 1000)
+        sender = Sender(outbox, delivery.send, recover=delivery.recover, delay=delay)
+        sender.start()
+        customers = KnownCustomers(client, ttl=self.settings.ensure_ttl)
+        charges = Charges(self.settings, client=client, customers=customers, prices=self.prices, outbox=outbox)
+        running.outbox, running.sender = outbox, sender
+        running.runtime = Runtime(client=client, customers=customers, charges=charges)
+
+    async def _stop(self, running: "_Running") -> None:
+        if running.runtime is None or running.outbox is None or running.sender is None:
+            return
+        try:
+            async with asyncio.timeout(self.settings.shutdown_timeout):
+                await running.runtime.customers.drain()
+                await running.sender.drain()
+        except TimeoutError:
+            _log.warning("stopped before everything was delivered; the rest waits in the outbox for the next start")
+        await running.sender.stop()
+        await running.outbox.stop(within=self.settings.shutdown_timeout)
+        await running.runtime.client.aclose()
+
+    def _make_client(self) -> AutumnClient:
+        if self._transport is not None or not self.settings.emulator:
+            return AutumnClient(self.settings, http_client=self._http_client, transport=self._transport)
+        from .emulator import EMULATOR_KEY  # noqa: PLC0415 - as above
+
+        transport = AsgiTransport(self.emulator, timeout=self.settings.timeout)
+        return AutumnClient(self.settings, transport=transport, secret_key=EMULATOR_KEY)
+
+
+@dataclass(slots=True)
+class _Running:
+    """What runs in one event loop."""
+
+    users: int = 0
+    starting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    runtime: Runtime | None = None
+    outbox: "Outbox | None" = None
+    sender: "Sender | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class _PriceFunction:
+    function: Callable[[str], Decimal | float | str | None]
+
+    def get_model_credits(self, model: str) -> Decimal | None:
+        price = self.function(model)
+        return None if price is None else exact_credits(price)
+
+
+def _price_list(prices: Prices | None) -> PriceList:
+    if prices is None:
+        raise ConfigurationError(
+            'There is no price list: pass prices={"gpt-4o": 3} to Autumn, or set AUTUMN_PRICES to a TOML file.'
+        )
+    if isinstance(prices, str | Path):
+        return ModelPrices.from_toml(prices)
+    if isinstance(prices, Mapping):
+        return ModelPrices(prices)
+    if callable(prices):
+        return _PriceFunction(prices)
+    return prices

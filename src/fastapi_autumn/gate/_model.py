@@ -1,0 +1,67 @@
+"""Which model a request asks for.
+
+What is charged must be what the handler gets, so a body that could be read in two ways is refused, not interpreted.
+"""
+
+import json
+from typing import Any
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+
+__all__ = ["MAX_MODEL_NAME", "checked_model", "model_from_body"]
+
+MAX_MODEL_NAME = 256
+
+_FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
+
+
+async def model_from_body(request: Request) -> str:
+    """Return the field `model` of the request's body, JSON or form.
+
+    FastAPI keeps the body that it has read, so nothing is read twice and the handler's own parameters still work.
+
+    Raises:
+        RequestValidationError: The body has no single, plain `model`; FastAPI answers 422.
+    """
+    if request.headers.get("content-type", "").startswith(_FORM_TYPES):
+        values: list[Any] = (await request.form()).getlist("model")
+    else:
+        values = await _values_in_json(request)
+    if not values:
+        raise _invalid("missing", "Field required")
+    if len(values) > 1:
+        raise _invalid("value_error", "The field must not be given more than once")
+    return checked_model(values[0])
+
+
+def checked_model(value: object) -> str:
+    """Return `value` if it can be a model's name.
+
+    Raises:
+        RequestValidationError: It is no string, empty, longer than 256 characters, or has control characters.
+    """
+    if not isinstance(value, str):
+        raise _invalid("string_type", "Input should be a valid string")
+    if not value or len(value) > MAX_MODEL_NAME or not value.isprintable():
+        raise _invalid("value_error", f"A model's name has 1 to {MAX_MODEL_NAME} printable characters")
+    return value
+
+
+async def _values_in_json(request: Request) -> list[Any]:
+    body = await request.body()
+    try:
+        if body.count(b'"model"') == 1 and b"\\u" not in body:
+            # The one way to write the key occurs once, so the parse that FastAPI has made of it is unambiguous.
+            parsed = await request.json()
+            return [parsed["model"]] if isinstance(parsed, dict) and "model" in parsed else []
+        pairs = json.loads(body, object_pairs_hook=list)
+    except (ValueError, RecursionError):
+        raise _invalid("json_invalid", "JSON decode error", at=("body",)) from None
+    is_object = isinstance(pairs, list) and all(isinstance(pair, tuple) for pair in pairs)
+    return [value for key, value in pairs if key == "model"] if is_object else []
+
+
+def _invalid(kind: str, message: str, *, at: tuple[str, ...] = ("body", "model")) -> RequestValidationError:
+    # The input is left out on purpose: it is what was wrong, and it may be megabytes.
+    return RequestValidationError([{"type": kind, "loc": at, "msg": message, "input": None}])

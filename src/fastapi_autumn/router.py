@@ -1,0 +1,131 @@
+"""Routes for front ends: what a customer has, what they could have, and where they go to pay.
+
+No `from __future__ import annotations` here: FastAPI reads these signatures.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from http import HTTPStatus
+from typing import Annotated, Any, Literal, Protocol
+
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from pydantic import BaseModel, Field
+
+from ._openapi import RESPONSES
+from ._scope import Runtime, request_state
+from .customers import is_customer_id
+from .errors import RequestRejected, Unavailable
+from .models import AttachResult, Customer, CustomerRecord, EventAggregate, Plan, PortalResult
+
+__all__ = ["billing_router"]
+
+
+class _Autumn(Protocol):
+    def running(self) -> AbstractAsyncContextManager[Runtime]: ...
+
+
+class AttachRequest(BaseModel):
+    """Which plan the customer wants, and where to bring them back after paying."""
+
+    plan_id: str = Field(min_length=1)
+    success_url: str | None = None
+
+
+class PortalRequest(BaseModel):
+    """Where to bring the customer back from the portal."""
+
+    return_url: str | None = None
+
+
+def billing_router(autumn: _Autumn, *, prefix: str, customer: Callable[..., Any] | None) -> APIRouter:
+    """Make the routes; see `Autumn.router`."""
+
+    async def paying(identity: Annotated[Any, Depends(customer or _from_request)]) -> Customer:
+        return _checked(identity)
+
+    async def runtime() -> AsyncIterator[Runtime]:
+        async with autumn.running() as running:
+            with _answering():
+                yield running
+
+    Paying = Annotated[Customer, Depends(paying)]  # noqa: N806 - a type
+    Running = Annotated[Runtime, Depends(runtime)]  # noqa: N806 - a type
+    router = APIRouter(prefix=prefix, tags=["billing"], responses={401: RESPONSES[401], 503: RESPONSES[503]})
+
+    @router.get("/customer")
+    async def get_customer(customer: Paying, running: Running) -> CustomerRecord:
+        """Who is calling, with their plans and balances; created on the first visit."""
+        return await running.customers.record(customer)
+
+    @router.get("/plans")
+    async def list_plans(running: Running) -> tuple[Plan, ...]:
+        """The plans on offer."""
+        return await running.client.plans.list()
+
+    @router.get("/usage")
+    async def get_usage(
+        customer: Paying,
+        running: Running,
+        feature_id: Annotated[str, Query(min_length=1)],
+        range: Annotated[Literal["24h", "7d", "30d", "90d"], Query()] = "30d",  # noqa: A002 - Autumn's own name
+    ) -> EventAggregate:
+        """What the customer used, by period and in total."""
+        await running.customers.exists(customer)
+        return await running.client.events.aggregate(customer.id, feature_id, range=range)
+
+    @router.post("/attach")
+    async def attach(body: AttachRequest, customer: Paying, running: Running) -> AttachResult:
+        """Put the customer on a plan, or say where they go to pay for it."""
+        await running.customers.exists(customer)
+        return await running.client.billing.attach(customer.id, body.plan_id, success_url=body.success_url)
+
+    @router.post("/portal")
+    async def open_portal(body: PortalRequest, customer: Paying, running: Running) -> PortalResult:
+        """Where the customer manages payment and invoices."""
+        await running.customers.exists(customer)
+        return await running.client.billing.open_customer_portal(customer.id, return_url=body.return_url)
+
+    return router
+
+
+_THE_CALLERS_FAULT = {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}
+
+
+def _checked(identity: Any) -> Customer:
+    found = Customer(identity) if isinstance(identity, str) else identity
+    if not isinstance(found, Customer) or not is_customer_id(found.id):
+        raise HTTPException(
+            HTTPStatus.UNAUTHORIZED,
+            {"code": "not_authenticated", "message": "Who is calling?"},
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+    return found
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Turn what Autumn answered, or did not, into what the front end is told."""
+    try:
+        yield
+    except Unavailable as error:
+        raise HTTPException(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            {"code": "billing_unavailable", "message": "Billing cannot be reached; try again."},
+            headers={"Retry-After": "1"},
+        ) from error
+    except RequestRejected as error:
+        status = error.status if error.status in _THE_CALLERS_FAULT else HTTPStatus.BAD_GATEWAY
+        raise HTTPException(status, {"code": error.code, "message": error.message}) from error
+
+
+async def _from_request(request: Request) -> Customer | None:
+    state = request_state(request.scope)
+    if state is not None:
+        return state.customer
+    user = request.scope.get("user")
+    if user is None or not user.is_authenticated:
+        return None
+    try:
+        return Customer(user.identity)
+    except NotImplementedError:
+        return Customer(user.display_name)
