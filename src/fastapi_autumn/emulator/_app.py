@@ -1,0 +1,278 @@
+"""The emulator as an ASGI app: from bytes to an operation and back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from fastapi_autumn.emulator import _keys
+from fastapi_autumn.emulator._catalog import Catalog
+from fastapi_autumn.emulator._clock import DAY, Clock, system_clock
+from fastapi_autumn.emulator._errors import ApiError, duplicate_idempotency_key
+from fastapi_autumn.emulator._faults import Fault, Faults
+from fastapi_autumn.emulator._http import Answer, Call, Operation, parse_json, parse_version
+from fastapi_autumn.emulator._keys import EMULATOR_KEY
+from fastapi_autumn.emulator._seeding import WireCatalog, seed, wire_of
+from fastapi_autumn.emulator._store import Document, State, Store
+from fastapi_autumn.emulator.routes import (
+    balances,
+    billing,
+    check,
+    control,
+    customers,
+    entities,
+    events,
+    features,
+    locks,
+    plans,
+    track,
+)
+
+_ROUTES: dict[tuple[str, str], Operation] = {}
+for _module in (customers, check, track, locks, balances, events, features, plans, billing, entities, control):
+    _ROUTES.update(_module.ROUTES)
+_PATTERNS = [
+    (method, re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path)), path) for method, path in _ROUTES if "{" in path
+]
+_CORS = {
+    "access-control-allow-methods": "POST,GET,PUT,DELETE,PATCH,OPTIONS",
+    "access-control-allow-headers": "Authorization,Content-Type,Accept,X-API-Version,Idempotency-Key",
+    "access-control-max-age": "600",
+}
+_FAILURES = {429: "rate_limit_exceeded", 500: "internal_error", 503: "service_unavailable"}
+
+
+class Emulator:
+    """An ASGI app that answers like Autumn's API 2.3.0, with its own SQLite file.
+
+    `path` is that file; its parent directories are made. Several workers may share one file. `":memory:"` keeps
+    everything in this process. `catalog` seeds an empty file: the body of catalog.update (`{"features", "plans"}`),
+    or an object with `to_wire()` that returns one. `clock` returns milliseconds since 1970 and replaces the time of
+    the machine.
+
+    It accepts the key `EMULATOR_KEY`; `add_key` and `revoke_key` change that.
+    """
+
+    def __init__(
+        self,
+        path: str | Path = ".autumn/emulator.db",
+        catalog: WireCatalog | Document | None = None,
+        clock: Callable[[], int] | None = None,
+    ) -> None:
+        self._store = Store(path)
+        self.clock = Clock(clock or system_clock, lambda: self._store.state().clock_offset, self._store.move_clock)
+        self.faults = Faults(self._store)
+        self._catalog: Catalog | None = None
+        self._catalog_revision = -1
+        with self._store.transaction():
+            self.add_key(EMULATOR_KEY)
+            if catalog is not None and not self._store.row("SELECT 1 FROM features UNION SELECT 1 FROM plans"):
+                self.seed(catalog)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "lifespan":
+            await _answer_lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            raise RuntimeError(f"the emulator speaks HTTP, not {scope['type']}")
+        request = Request(scope, receive)
+        raw = await request.body()
+        response = await self._respond(request, raw, send)
+        await response(scope, receive, send)
+
+    def seed(self, catalog: WireCatalog | Document) -> None:
+        """Create or change features and plans; raises the API's error for what Autumn would refuse."""
+        seed(self._store, wire_of(catalog), now=self.clock.now())
+
+    def reset(self) -> None:
+        """Forget everything but the keys, and seed again with what this was seeded with."""
+        self._call_control(control.reset)
+
+    def add_key(self, key: str) -> None:
+        """Accept a key: `am_sk_test...`, `am_sk_live...`, or a publishable one (`am_pk_...`)."""
+        _keys.add(self._store, key)
+
+    def revoke_key(self, key: str) -> None:
+        """Refuse a key from now on."""
+        _keys.revoke(self._store, key)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._store.close()
+
+    async def _respond(self, request: Request, raw: bytes, send: Send) -> Response:
+        path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+        if request.method == "OPTIONS":
+            headers = _CORS | {"access-control-allow-origin": request.headers.get("origin", "*")}
+            return Response(status_code=204, headers=headers, media_type="text/plain; charset=UTF-8")
+        if (request.method, path) == ("GET", "/"):
+            return Response("Hello from the Autumn emulator", media_type="text/plain; charset=UTF-8")
+        operation, pattern, values = _find(request.method, path)
+        state = self._store.state()
+        fault = None
+        if operation is not None and not operation.name.startswith("emulator."):
+            fault = self.faults.hit(operation.name, state.faults_revision)
+        if fault is not None:
+            await _before(fault, send)
+            if fault.kind == "fail":
+                return _response(_failure(fault))
+            if fault.kind == "unverified" and not fault.works:
+                return _response(_unverified(parse_json(raw)))
+        answer = self._answer(request, raw, operation, pattern, values, state)
+        if fault is not None:
+            await _after(fault, send)
+            if fault.kind == "unverified" and answer.status < 400:  # noqa: PLR2004 - refusals are not failing open
+                return _response(_unverified(parse_json(raw)))
+        return _response(answer)
+
+    def _answer(
+        self,
+        request: Request,
+        raw: bytes,
+        operation: Operation | None,
+        pattern: str | None,
+        values: dict[str, str],
+        state: State,
+    ) -> Answer:
+        now = self.clock.now()
+        env = "sandbox"
+        try:
+            if operation is None or not operation.public:
+                key = request.headers.get("authorization")
+                env = _keys.authenticate(self._store, key, request.method, request.scope["path"], pattern)
+            if operation is None:
+                raise ApiError(401, "no_auth_header", "Unauthorized - no session found")
+            call = Call(
+                store=self._store,
+                catalog=self._current_catalog(state),
+                now=now,
+                body=parse_json(raw) if raw else None,
+                version=parse_version(request.headers.get("x-api-version")),
+                path=values,
+                query=dict(request.query_params),
+                env=env,
+                base_url=str(request.base_url).rstrip("/"),
+            )
+            if state.next_lock_expiry is not None and state.next_lock_expiry <= now:
+                with self._store.transaction():
+                    locks.release_expired(call)
+            return _as_answer(self._run(operation, call, request.headers.get("idempotency-key")))
+        except ApiError as error:
+            return Answer(error.status, {"message": error.message, "code": error.code, "env": env})
+
+    def _run(self, operation: Operation, call: Call, key: str | None) -> Any:
+        """Run an operation, in one transaction if it writes. An error undoes what it wrote, and frees its key."""
+        if key is None and not operation.needs_lock(call.body):
+            return operation.run(call)
+        kept: ApiError | None = None
+        result = None
+        try:
+            with self._store.transaction():
+                if key is not None and not self._claim(key, call.now):
+                    raise duplicate_idempotency_key(key)
+                try:
+                    result = operation.run(call)
+                except ApiError as error:
+                    if not error.keep_writes:
+                        raise
+                    kept = error
+        except ApiError as error:
+            if key is not None and error.status == 409:  # noqa: PLR2004 - the one status that keeps the key
+                self._claim(key, call.now)
+            raise
+        if kept is not None:
+            raise kept
+        return result
+
+    def _claim(self, key: str, now: int) -> bool:
+        return self._store.claim("header", key, now=now, until=now + DAY)
+
+    def _current_catalog(self, state: State) -> Catalog:
+        if self._catalog is None or state.catalog_revision != self._catalog_revision:
+            self._catalog = Catalog(self._store)
+            self._catalog_revision = state.catalog_revision
+        return self._catalog
+
+    def _call_control(self, operation: Callable[[Call], Any]) -> None:
+        operation(Call(store=self._store, catalog=Catalog(self._store), now=self.clock.now()))
+
+
+def _find(method: str, path: str) -> tuple[Operation | None, str | None, dict[str, str]]:
+    found = _ROUTES.get((method, path))
+    if found is not None:
+        return found, path, {}
+    for wanted, pattern, route in _PATTERNS:
+        match = pattern.fullmatch(path) if wanted == method else None
+        if match:
+            return _ROUTES[method, route], route, match.groupdict()
+    return None, None, {}
+
+
+def _as_answer(result: Any) -> Answer:
+    return result if isinstance(result, Answer) else Answer(200, result)
+
+
+def _response(answer: Answer) -> Response:
+    if answer.media_type == "application/json":
+        content = json.dumps(answer.body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    else:
+        content = answer.body
+    return Response(content, answer.status, answer.headers, answer.media_type)
+
+
+def _failure(fault: Fault) -> Answer:
+    headers = {} if fault.retry_after is None else {"retry-after": str(fault.retry_after)}
+    if fault.status == 429:  # noqa: PLR2004 - Autumn's rate limiter answers in plain text
+        text = "Too many requests, please try again later."
+        return Answer(429, text, {"retry-after": "1"} | headers, "text/plain; charset=UTF-8")
+    code = _FAILURES.get(fault.status, "injected_fault")
+    return Answer(fault.status, {"message": "A fault that was asked for", "code": code, "env": "sandbox"}, headers)
+
+
+def _unverified(body: Any) -> Answer:
+    sent = body if isinstance(body, dict) else {}
+    if "value" in sent or "event_name" in sent:
+        return Answer(202, {"customer_id": sent.get("customer_id"), "value": sent.get("value", 1), "balance": None})
+    required = sent.get("required_balance", 1)
+    answer = {"allowed": True, "customer_id": sent.get("customer_id"), "required_balance": required}
+    return Answer(202, answer | {"balance": None, "flag": None})
+
+
+async def _before(fault: Fault, send: Send) -> None:
+    if fault.kind == "delay":
+        await asyncio.sleep(fault.delay_ms / 1_000)
+    elif fault.kind == "reset":
+        await _break(send, ConnectionResetError("the emulator was asked to break the connection"))
+    elif fault.kind == "refuse":
+        await _break(send, ConnectionRefusedError("the emulator was asked to refuse the connection"))
+
+
+async def _after(fault: Fault, send: Send) -> None:
+    if fault.kind == "late":
+        await asyncio.sleep(fault.delay_ms / 1_000)
+    elif fault.kind == "drop":
+        await _break(send, ConnectionResetError("the emulator was asked to drop the answer"))
+
+
+async def _break(send: Send, error: ConnectionError) -> None:
+    """Break off in the middle of an answer: a server then closes the socket, a caller in this process gets the error."""
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"1000")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    raise error
+
+
+async def _answer_lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

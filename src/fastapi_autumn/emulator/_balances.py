@@ -1,0 +1,423 @@
+"""The arithmetic of balances: pure functions over entitlements, with no database and no clock.
+
+An *entitlement* is what a customer holds of one feature: it came with a plan, or was created by itself. The ones
+that can pay for a feature are the feature's own and those of the credit systems that contain it. An entitlement
+that is kept per entity counts once for every entity; a *slot* is an entitlement seen for one of them.
+
+Amounts are `Decimal`, rounded to ten places as Autumn rounds them. Times are milliseconds.
+"""
+
+from __future__ import annotations
+
+import decimal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Literal, TypeAlias
+
+from fastapi_autumn.emulator._clock import add_interval, next_after
+
+OverageBehavior: TypeAlias = Literal["cap", "reject", "overflow"]
+
+ZERO = Decimal(0)
+_TEN_PLACES = Decimal("1e-10")
+# Thirty digits before the point and ten after it are more than any balance has, so nothing is lost on the way.
+_CONTEXT = decimal.Context(prec=60, rounding=decimal.ROUND_HALF_UP)
+# The order of intervals by length; what never resets is used up last.
+_LENGTH = {"minute": 1, "hour": 60, "day": 1_440, "week": 10_080, "month": 43_200, "quarter": 129_600,
+           "semi_annual": 259_200, "year": 525_600}  # fmt: skip
+
+
+class InsufficientBalance(Exception):
+    """The whole amount was asked for and is not there; nothing was moved."""
+
+
+@dataclass(slots=True)
+class Rollover:
+    """What was left at a reset and may still be used until `expires_at` (0: for ever)."""
+
+    id: str
+    balance: Decimal
+    used: Decimal
+    expires_at: int
+
+
+@dataclass(slots=True)
+class Entitlement:
+    """What a customer holds of one feature. `balance` falls with use, and below zero in overage."""
+
+    id: str
+    feature_id: str
+    created_at: int
+    plan_id: str | None = None
+    product_id: str | None = None
+    boolean: bool = False
+    included: Decimal = ZERO
+    prepaid: Decimal = ZERO
+    balance: Decimal = ZERO
+    unlimited: bool = False
+    interval: str | None = None
+    interval_count: int = 1
+    anchor: int = 0
+    next_reset_at: int | None = None
+    price: dict[str, Any] | None = None
+    expires_at: int | None = None
+    add_on: bool = False
+    rollover: dict[str, Any] | None = None
+    rollovers: list[Rollover] = field(default_factory=list)
+    entity_feature_id: str | None = None
+    entity_id: str | None = None
+    entities: dict[str, Decimal] = field(default_factory=dict)
+
+    @property
+    def granted(self) -> Decimal:
+        """What a period starts with, without rollovers."""
+        return self.included + self.prepaid
+
+    @property
+    def is_usage_based(self) -> bool:
+        """Whether use past zero is allowed because it is paid for afterwards."""
+        return self.price is not None and self.price["billing_method"] == "usage_based"
+
+    @property
+    def max_purchase(self) -> Decimal | None:
+        """How far past zero usage may go; None for no limit."""
+        limit = self.price["max_purchase"] if self.price else None
+        return None if limit is None else amount(limit)
+
+
+@dataclass(slots=True, frozen=True)
+class Slot:
+    """An entitlement as one entity sees it, or as the customer sees it (`entity_id` None)."""
+
+    entitlement: Entitlement
+    entity_id: str | None = None
+
+    @property
+    def balance(self) -> Decimal:
+        """What is left here; negative in overage."""
+        if self.entity_id is None:
+            return self.entitlement.balance
+        return self.entitlement.entities.get(self.entity_id, ZERO)
+
+    def add(self, credits_: Decimal) -> None:
+        """Put credits back, or take them out with a negative amount."""
+        if self.entity_id is None:
+            self.entitlement.balance = rounded(self.entitlement.balance + credits_)
+        else:
+            self.entitlement.entities[self.entity_id] = rounded(self.balance + credits_)
+
+
+@dataclass(slots=True, frozen=True)
+class Move:
+    """Credits that left one entitlement (negative: that came back). `units` is the same in units of the feature."""
+
+    entitlement_id: str
+    entity_id: str | None
+    rollover_id: str | None
+    credits: Decimal
+    units: Decimal
+
+
+@dataclass(slots=True, frozen=True)
+class Limits:
+    """A customer's billing controls, by feature: overage switched on or off, its limit, and what a window leaves."""
+
+    overage_allowed: Mapping[str, bool] = field(default_factory=dict)
+    spend: Mapping[str, Decimal] = field(default_factory=dict)
+    usage_left: Mapping[str, Decimal] = field(default_factory=dict)
+
+
+NO_LIMITS = Limits()
+
+
+def amount(value: float | str | Decimal) -> Decimal:
+    """Read a number exactly as it was written; a float through its repr, so that 0.1 stays 0.1."""
+    return value if isinstance(value, Decimal) else Decimal(repr(value) if isinstance(value, float) else value)
+
+
+def rounded(value: Decimal) -> Decimal:
+    """Round to Autumn's ten decimal places."""
+    return value.quantize(_TEN_PLACES, context=_CONTEXT)
+
+
+def slots_of(entitlements: Iterable[Entitlement], entity_id: str | None) -> list[Slot]:
+    """List the slots that one entity can draw on; with no entity, those of the customer and of all its entities."""
+    slots = []
+    for entitlement in entitlements:
+        if entitlement.entity_feature_id is not None:
+            slots += [Slot(entitlement, key) for key in entitlement.entities if entity_id in (None, key)]
+        elif entitlement.entity_id is None or entity_id in (None, entitlement.entity_id):
+            slots.append(Slot(entitlement))
+    return slots
+
+
+def in_order(
+    slots: Iterable[Slot],
+    *,
+    credit_systems: frozenset[str] | set[str],
+    entity_id: str | None = None,
+    refund: bool = False,
+) -> list[Slot]:
+    """Sort slots by when they are used up.
+
+    The feature's own balance before credit systems, unlimited first, what is in overage last (and first for a
+    refund), the shortest reset interval first, what never resets last, what expires soonest first, plans before
+    add-ons, the oldest first.
+    """
+
+    def key(slot: Slot) -> tuple[object, ...]:
+        entitlement = slot.entitlement
+        of_entity = slot.entity_id is not None or entitlement.entity_id is not None
+        in_overage = entitlement.is_usage_based and slot.balance <= 0
+        length = _LENGTH.get(entitlement.interval or "", 0) * entitlement.interval_count
+        return (
+            of_entity != (entity_id is not None),
+            entitlement.feature_id in credit_systems,
+            not entitlement.unlimited,
+            in_overage != refund,
+            entitlement.next_reset_at is None,
+            length,
+            entitlement.expires_at is None,
+            entitlement.expires_at or 0,
+            entitlement.add_on,
+            entitlement.created_at,
+        )
+
+    return sorted(slots, key=key)
+
+
+def overage_left(slots: Sequence[Slot], feature_id: str, limits: Limits) -> Decimal | None:
+    """Return how far usage of a feature may still go past zero; None for without limit."""
+    if limits.overage_allowed.get(feature_id) is False:
+        return ZERO
+    mine = [slot for slot in slots if slot.entitlement.feature_id == feature_id]
+    total: Decimal | None = ZERO
+    if limits.overage_allowed.get(feature_id):
+        total = None
+    else:
+        for slot in mine:
+            if slot.entitlement.is_usage_based:
+                most = slot.entitlement.max_purchase
+                total = None if most is None or total is None else total + most
+    if feature_id in limits.spend and total != ZERO:
+        total = limits.spend[feature_id]
+    if total is None:
+        return None
+    return max(ZERO, total - sum((max(ZERO, -slot.balance) for slot in mine), ZERO))
+
+
+def is_allowed(slots: Sequence[Slot], feature_id: str, required: Decimal, limits: Limits = NO_LIMITS) -> bool:
+    """Tell whether a feature's balance covers `required` credits, overage included."""
+    mine = [slot for slot in slots if slot.entitlement.feature_id == feature_id]
+    if not mine:
+        return False
+    if required < 0 or any(slot.entitlement.unlimited for slot in mine):
+        return True
+    window = limits.usage_left.get(feature_id)
+    if window is not None and required > window:
+        return False
+    room = overage_left(slots, feature_id, limits)
+    return room is None or available(mine) + room >= required
+
+
+def available(slots: Iterable[Slot]) -> Decimal:
+    """Add up what is left above zero, rollovers included."""
+    total = ZERO
+    for slot in slots:
+        total += max(ZERO, slot.balance) + sum((left.balance for left in slot.entitlement.rollovers), ZERO)
+    return total
+
+
+def deduct(
+    slots: Sequence[Slot],
+    units: Decimal,
+    *,
+    costs: Mapping[str, Decimal],
+    limits: Limits = NO_LIMITS,
+    behavior: OverageBehavior = "cap",
+) -> list[Move]:
+    """Take `units` of a feature out of its slots, in their order; negative units give back.
+
+    `costs` says what one unit takes out of each feature's balance (1 for its own, the credit cost for a credit
+    system). `cap` takes what is there, `reject` raises `InsufficientBalance` and takes nothing, `overflow` takes the
+    rest from the first slot, past zero. Giving back stops at what was granted, except with `overflow`.
+    """
+    if units < 0:
+        return _give_back(slots, -units, costs, overflow=behavior == "overflow")
+    moves: list[Move] = []
+    left = _take_rollovers(slots, units, costs, moves)
+    used: dict[str, Decimal] = {}
+    for slot in slots:
+        most = None if slot.entitlement.unlimited else max(ZERO, slot.balance)
+        left = _take(slot, left, costs, most, limits, used, moves)
+    for slot in slots:
+        room = overage_left(slots, slot.entitlement.feature_id, limits)
+        if slot.entitlement.is_usage_based or limits.overage_allowed.get(slot.entitlement.feature_id):
+            left = _take(slot, left, costs, room, limits, used, moves)
+    if rounded(left) > 0 and slots:
+        if behavior == "reject":
+            put_back(slots, moves)
+            raise InsufficientBalance
+        if behavior == "overflow":
+            _take(slots[0], left, costs, None, NO_LIMITS, {}, moves)
+    return moves
+
+
+def put_back(slots: Iterable[Slot], moves: Sequence[Move], units: Decimal | None = None) -> list[Move]:
+    """Undo moves, the last one first: all of them, or only `units` of the feature. Nothing caps what comes back.
+
+    Returns the moves that were made. An entitlement that is gone by now gets nothing.
+    """
+    by_place = {(slot.entitlement.id, slot.entity_id): slot for slot in slots}
+    undone = []
+    for move in reversed(moves):
+        share = move.units if units is None else min(move.units, units)
+        slot = by_place.get((move.entitlement_id, move.entity_id))
+        if share == 0 or slot is None:
+            continue
+        credits_ = rounded(move.credits if share == move.units else move.credits * share / move.units)
+        back = next((item for item in slot.entitlement.rollovers if item.id == move.rollover_id), None)
+        if back is None:
+            slot.add(credits_)
+        else:
+            back.balance, back.used = rounded(back.balance + credits_), rounded(back.used - credits_)
+        undone.append(Move(move.entitlement_id, move.entity_id, move.rollover_id, -credits_, -share))
+        if units is not None:
+            units -= share
+    return undone
+
+
+def settle(
+    slots: Sequence[Slot],
+    held: Sequence[Move],
+    *,
+    held_units: Decimal,
+    final_units: Decimal,
+    costs: Mapping[str, Decimal],
+    limits: Limits = NO_LIMITS,
+    behavior: OverageBehavior = "cap",
+) -> list[Move]:
+    """Turn a hold of `held_units` into a use of `final_units`: give the difference back, or take more."""
+    if final_units >= held_units:
+        return deduct(slots, final_units - held_units, costs=costs, limits=limits, behavior=behavior)
+    moves = put_back(slots, held, held_units - max(ZERO, final_units))
+    if final_units < 0:
+        moves += deduct(slots, final_units, costs=costs)
+    return moves
+
+
+def set_remaining(slots: Sequence[Slot], remaining: Decimal) -> None:
+    """Make the balances add up to `remaining`: take the surplus in order, or add what is missing to the first."""
+    difference = remaining - sum((slot.balance for slot in slots), ZERO)
+    for slot in slots:
+        if difference < 0:
+            taken = min(max(ZERO, slot.balance), -difference)
+            slot.add(-taken)
+            difference += taken
+    if difference != 0 and slots:
+        slots[0].add(difference)
+
+
+def reset_if_due(entitlement: Entitlement, now: int, new_id: str) -> bool:
+    """Start the next period if it has begun: grant anew, and roll over what was left where the plan says so."""
+    entitlement.rollovers = [left for left in entitlement.rollovers if not 0 < left.expires_at <= now]
+    due = entitlement.next_reset_at
+    if due is None or due > now or entitlement.interval is None:
+        return False
+    if entitlement.rollover is not None and entitlement.balance > 0:
+        _roll_over(entitlement, due, new_id)
+    entitlement.balance = entitlement.granted
+    entitlement.entities = dict.fromkeys(entitlement.entities, entitlement.granted)
+    entitlement.next_reset_at = next_after(entitlement.anchor, entitlement.interval, entitlement.interval_count, now)
+    return True
+
+
+def _roll_over(entitlement: Entitlement, due: int, new_id: str) -> None:
+    rule = entitlement.rollover or {}
+    expires_at = 0
+    if rule["expiry_duration_type"] != "forever":
+        expires_at = add_interval(due, rule["expiry_duration_type"], rule["expiry_duration_length"])
+    entitlement.rollovers.append(Rollover(new_id, entitlement.balance, ZERO, expires_at))
+    most = None
+    if rule.get("max") is not None:
+        most = amount(rule["max"])
+    elif rule.get("max_percentage") is not None:
+        most = rounded(entitlement.granted * amount(rule["max_percentage"]) / 100)
+    if most is None:
+        return
+    excess = sum((left.balance for left in entitlement.rollovers), ZERO) - most
+    for left in entitlement.rollovers:
+        dropped = min(left.balance, max(ZERO, excess))
+        left.balance -= dropped
+        excess -= dropped
+    entitlement.rollovers = [left for left in entitlement.rollovers if left.balance > 0]
+
+
+def _take_rollovers(slots: Sequence[Slot], units: Decimal, costs: Mapping[str, Decimal], moves: list[Move]) -> Decimal:
+    for slot in slots:
+        cost = costs[slot.entitlement.feature_id]
+        for left in sorted(slot.entitlement.rollovers, key=lambda item: item.expires_at or float("inf")):
+            credits_ = rounded(min(left.balance, units * cost))
+            if credits_ <= 0 or slot.entitlement.unlimited:
+                continue
+            left.balance, left.used = left.balance - credits_, left.used + credits_
+            share = min(units, _CONTEXT.divide(credits_, cost))
+            units -= share
+            moves.append(Move(slot.entitlement.id, slot.entity_id, left.id, credits_, share))
+    return units
+
+
+def _take(
+    slot: Slot,
+    units: Decimal,
+    costs: Mapping[str, Decimal],
+    most: Decimal | None,
+    limits: Limits,
+    used: dict[str, Decimal],
+    moves: list[Move],
+) -> Decimal:
+    """Take up to `most` credits (None: any number) for `units`; return the units that are still to be paid."""
+    feature_id = slot.entitlement.feature_id
+    cost = costs[feature_id]
+    needed = _CONTEXT.multiply(units, cost)
+    credits_ = needed if most is None else min(needed, most)
+    window = limits.usage_left.get(feature_id)
+    if window is not None:
+        credits_ = min(credits_, max(ZERO, window - used.get(feature_id, ZERO)))
+    credits_ = rounded(credits_)
+    if credits_ <= 0 or cost == 0:
+        return units
+    slot.add(-credits_)
+    used[feature_id] = used.get(feature_id, ZERO) + credits_
+    share = units if credits_ >= rounded(needed) else _CONTEXT.divide(credits_, cost)
+    moves.append(Move(slot.entitlement.id, slot.entity_id, None, credits_, share))
+    return units - share
+
+
+def _give_back(slots: Sequence[Slot], units: Decimal, costs: Mapping[str, Decimal], *, overflow: bool) -> list[Move]:
+    moves = []
+    for slot in slots:
+        cost = costs[slot.entitlement.feature_id]
+        missing = max(ZERO, slot.entitlement.granted - slot.balance)
+        credits_ = rounded(min(_CONTEXT.multiply(units, cost), missing))
+        if credits_ <= 0:
+            continue
+        slot.add(credits_)
+        share = min(units, _CONTEXT.divide(credits_, cost))
+        units -= share
+        moves.append(Move(slot.entitlement.id, slot.entity_id, None, -credits_, -share))
+    for slot in slots:
+        cost = costs[slot.entitlement.feature_id]
+        for left in slot.entitlement.rollovers:
+            credits_ = rounded(min(units * cost, left.used))
+            if credits_ > 0:
+                left.balance, left.used = left.balance + credits_, left.used - credits_
+                share = min(units, _CONTEXT.divide(credits_, cost))
+                units -= share
+                moves.append(Move(slot.entitlement.id, slot.entity_id, left.id, -credits_, -share))
+    if overflow and slots and units > 0:
+        credits_ = rounded(units * costs[slots[0].entitlement.feature_id])
+        slots[0].add(credits_)
+        moves.append(Move(slots[0].entitlement.id, slots[0].entity_id, None, -credits_, -units))
+    return moves

@@ -1,0 +1,200 @@
+"""A customer as the emulator keeps it: one document with the plans, the balances and the entities that belong to it."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from decimal import Decimal
+from typing import Any
+
+from fastapi_autumn.emulator._balances import ZERO, Entitlement, Limits, Rollover, amount, slots_of
+from fastapi_autumn.emulator._clock import window_start
+from fastapi_autumn.emulator._errors import not_found
+from fastapi_autumn.emulator._store import Document, Store
+
+_DECIMALS = ("included", "prepaid", "balance")
+
+
+def new_id(prefix: str) -> str:
+    """Make an id that looks like Autumn's."""
+    return f"{prefix}_{uuid.uuid4().hex[:27]}"
+
+
+@dataclass(slots=True)
+class AttachedPlan:
+    """A plan on a customer (`active`), or one that starts later (`scheduled`)."""
+
+    id: str
+    plan_id: str
+    version: int
+    group: str | None
+    add_on: bool
+    auto_enable: bool
+    one_off: bool
+    started_at: int
+    status: str = "active"
+    canceled_at: int | None = None
+    expires_at: int | None = None
+    trial_ends_at: int | None = None
+    period_start: int | None = None
+    period_end: int | None = None
+    quantity: int = 1
+    entity_id: str | None = None
+    quantities: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Customer:
+    """Everything about one customer. `number` is its row; `id` may be null, as at Autumn."""
+
+    number: int
+    id: str | None
+    created_at: int
+    name: str | None = None
+    email: str | None = None
+    fingerprint: str | None = None
+    stripe_id: str | None = None
+    metadata: Document = field(default_factory=dict)
+    send_email_receipts: bool = False
+    billing_controls: Document = field(default_factory=dict)
+    config: Document = field(default_factory=dict)
+    plans: list[AttachedPlan] = field(default_factory=list)
+    entitlements: list[Entitlement] = field(default_factory=list)
+    entities: list[Document] = field(default_factory=list)
+    windows: Document = field(default_factory=dict)
+    has_card: bool = False
+
+    def entity(self, entity_id: str) -> Document:
+        """Return one of the customer's entities, or raise the 404."""
+        for entity in self.entities:
+            if entity["id"] == entity_id:
+                return entity
+        raise not_found("entity", entity_id)
+
+    def metered(self, feature_ids: Iterable[str]) -> list[Entitlement]:
+        """List the entitlements that hold a balance of one of these features."""
+        wanted = set(feature_ids)
+        return [held for held in self.entitlements if held.feature_id in wanted and not held.boolean]
+
+    def flag(self, feature_id: str) -> Entitlement | None:
+        """Return the entitlement that switches a boolean feature on."""
+        return next((held for held in self.entitlements if held.feature_id == feature_id and held.boolean), None)
+
+    def controls(self, kind: str, entity_id: str | None = None) -> list[Document]:
+        """Return the billing controls of one kind: the entity's own, where it has some, else the customer's."""
+        own = self.entity(entity_id).get("billing_controls", {}) if entity_id else {}
+        found: list[Document] = own.get(kind) or self.billing_controls.get(kind) or []
+        return found
+
+    def limits(self, now: int, entity_id: str | None = None) -> Limits:
+        """Return what the billing controls allow at this moment."""
+        if not self.billing_controls and entity_id is None:
+            return Limits()
+        overage = {item["feature_id"]: bool(item["enabled"]) for item in self.controls("overage_allowed", entity_id)}
+        spend = {}
+        for item in self.controls("spend_limits", entity_id):
+            if item.get("enabled") and item.get("overage_limit") is not None:
+                spend[item["feature_id"]] = self._spend_limit(item)
+        left = {
+            item["feature_id"]: max(ZERO, amount(item["limit"]) - self.window_usage(item, now))
+            for item in self.controls("usage_limits", entity_id)
+            if item.get("enabled", True)
+        }
+        return Limits(overage, spend, left)
+
+    def window_usage(self, limit: Document, now: int) -> Decimal:
+        """Return what was used of a feature since the window of a usage limit began."""
+        window = self.windows.get(limit["feature_id"])
+        if window is None or window["start"] != window_start(self.created_at, limit["interval"], now):
+            return ZERO
+        return amount(window["used"])
+
+    def count_usage(self, credits_by_feature: dict[str, Decimal], now: int) -> None:
+        """Add to the windows of the usage limits; a refund takes away, down to zero."""
+        for limit in self.billing_controls.get("usage_limits") or []:
+            used = credits_by_feature.get(limit["feature_id"])
+            if used:
+                start = window_start(self.created_at, limit["interval"], now)
+                total = max(ZERO, self.window_usage(limit, now) + used)
+                self.windows[limit["feature_id"]] = {"start": start, "used": str(total)}
+
+    def _spend_limit(self, item: Document) -> Decimal:
+        limit = amount(item["overage_limit"])
+        if item.get("limit_type") == "usage_percentage":
+            slots = slots_of(self.metered([item["feature_id"]]), None)
+            return sum((slot.entitlement.granted for slot in slots), ZERO) * limit / 100
+        return limit
+
+
+def load(store: Store, customer_id: str | None) -> Customer:
+    """Return a customer by id, or raise the 404.
+
+    An empty id finds the customer that was created last. That is what Autumn does, and why a client must never
+    send one.
+    """
+    if customer_id == "":
+        row = store.row("SELECT seq, doc FROM customers ORDER BY seq DESC LIMIT 1")
+    else:
+        row = store.row("SELECT seq, doc FROM customers WHERE id = ?", customer_id)
+    if row is None:
+        raise not_found("customer", customer_id)
+    return from_document(row[0], row[1])
+
+
+def load_number(store: Store, number: int) -> Customer | None:
+    """Return a customer by row, or None if it was deleted."""
+    row = store.row("SELECT seq, doc FROM customers WHERE seq = ?", number)
+    return from_document(row[0], row[1]) if row else None
+
+
+def save(store: Store, customer: Customer) -> None:
+    """Write a customer back; a new one (number 0) gets its row."""
+    if customer.number == 0:
+        customer.number = store.insert(
+            "INSERT INTO customers (id, email, name, created_at, doc) VALUES (?, ?, ?, ?, '')",
+            customer.id, customer.email, customer.name, customer.created_at,
+        )  # fmt: skip
+    store.run(
+        "UPDATE customers SET id = ?, email = ?, name = ?, doc = ? WHERE seq = ?",
+        customer.id, customer.email, customer.name, to_document(customer), customer.number,
+    )  # fmt: skip
+
+
+def to_document(customer: Customer) -> str:
+    """Write a customer as JSON; amounts become strings, so that no digit is lost."""
+    document = _as_dict(customer)
+    del document["number"]
+    document["plans"] = [_as_dict(plan) for plan in customer.plans]
+    document["entitlements"] = [
+        _as_dict(held) | {"rollovers": [_as_dict(left) for left in held.rollovers]} for held in customer.entitlements
+    ]
+    return json.dumps(document, default=str, separators=(",", ":"))
+
+
+def from_document(number: int, text: str) -> Customer:
+    """Read what `to_document` wrote."""
+    document = json.loads(text)
+    document["plans"] = [AttachedPlan(**plan) for plan in document["plans"]]
+    document["entitlements"] = [_entitlement(held) for held in document["entitlements"]]
+    return Customer(number=number, **document)
+
+
+def _entitlement(held: Document) -> Entitlement:
+    for name in _DECIMALS:
+        held[name] = Decimal(held[name])
+    held["entities"] = {key: Decimal(value) for key, value in held["entities"].items()}
+    held["rollovers"] = [
+        Rollover(left["id"], Decimal(left["balance"]), Decimal(left["used"]), left["expires_at"])
+        for left in held["rollovers"]
+    ]
+    return Entitlement(**held)
+
+
+_FIELDS = {cls: tuple(f.name for f in fields(cls)) for cls in (Customer, AttachedPlan, Entitlement, Rollover)}
+
+
+def _as_dict(value: Customer | AttachedPlan | Entitlement | Rollover) -> Document:
+    # dataclasses.asdict copies everything it meets, which costs more than the rest of a request.
+    return {name: getattr(value, name) for name in _FIELDS[type(value)]}

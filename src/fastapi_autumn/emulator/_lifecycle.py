@@ -1,0 +1,166 @@
+"""What happens to a customer's plans: attaching, replacing, cancelling, and what time does to them."""
+
+from __future__ import annotations
+
+from fastapi_autumn.emulator import _balances
+from fastapi_autumn.emulator._balances import Entitlement
+from fastapi_autumn.emulator._catalog import Catalog, entitlements_of, is_free, is_one_off
+from fastapi_autumn.emulator._clock import add_interval
+from fastapi_autumn.emulator._customer import AttachedPlan, Customer, new_id
+from fastapi_autumn.emulator._store import Document, Store
+
+
+def create(store: Store, catalog: Catalog, customer: Customer, now: int) -> None:
+    """Give a new customer the plans that are enabled automatically."""
+    for plan in catalog.plans.values():
+        if plan["auto_enable"] and not plan["archived"]:
+            attach(store, catalog, customer, plan, now=now)
+
+
+def attach(
+    store: Store,
+    catalog: Catalog,
+    customer: Customer,
+    plan: Document,
+    *,
+    now: int,
+    quantities: dict[str, float] | None = None,
+    paid: bool = False,
+    entity_id: str | None = None,
+    trial: bool = True,
+) -> AttachedPlan:
+    """Put a plan on a customer at once; in a group it takes the place of the plan that is there."""
+    attached = new_plan(plan, now=now, quantities=quantities, entity_id=entity_id)
+    if trial and plan.get("free_trial"):
+        offered = plan["free_trial"]
+        attached.trial_ends_at = add_interval(now, offered["duration_type"], offered["duration_length"])
+        attached.period_start, attached.period_end = now, attached.trial_ends_at
+    elif paid and plan["price"] and plan["price"]["interval"] != "one_off":
+        price = plan["price"]
+        attached.period_start = now
+        attached.period_end = add_interval(now, price["interval"], price.get("interval_count", 1))
+    _start(store, catalog, customer, attached, plan)
+    return attached
+
+
+def new_plan(
+    plan: Document, *, now: int, quantities: dict[str, float] | None = None, entity_id: str | None = None
+) -> AttachedPlan:
+    """Make the record of a plan on a customer."""
+    return AttachedPlan(
+        id=new_id("cus_prod"),
+        plan_id=plan["id"],
+        version=plan["version"],
+        group=plan["group"],
+        add_on=plan["add_on"],
+        auto_enable=plan["auto_enable"],
+        one_off=is_one_off(plan),
+        started_at=now,
+        entity_id=entity_id,
+        quantities=dict(quantities or {}),
+    )
+
+
+def current_plan(customer: Customer, plan: Document, entity_id: str | None = None) -> AttachedPlan | None:
+    """Return the active plan that `plan` would replace: the one of its group, unless it is an add-on or bought once."""
+    if plan["add_on"] or is_one_off(plan):
+        return None
+    for attached in customer.plans:
+        if attached.status == "active" and not attached.add_on and not attached.one_off:
+            if attached.group == plan["group"] and attached.entity_id == entity_id:
+                return attached
+    return None
+
+
+def end(customer: Customer, attached: AttachedPlan) -> None:
+    """Take a plan off a customer, with the balances that came with it."""
+    customer.plans.remove(attached)
+    customer.entitlements = [held for held in customer.entitlements if held.product_id != attached.id]
+
+
+def cancel(store: Store, catalog: Catalog, customer: Customer, attached: AttachedPlan, now: int) -> None:
+    """End a plan now, and go on with what was scheduled after it or with the group's automatic plan."""
+    end(customer, attached)
+    for follower in customer.plans:
+        if follower.status == "scheduled" and follower.group == attached.group:
+            follower.started_at = now
+            customer.plans.remove(follower)
+            _start(store, catalog, customer, follower, catalog.plan(follower.plan_id, follower.version))
+            return
+    if attached.add_on or attached.one_off or attached.entity_id:
+        return
+    for plan in catalog.plans.values():
+        if plan["auto_enable"] and not plan["archived"] and plan["group"] == attached.group:
+            attach(store, catalog, customer, plan, now=now)
+            return
+
+
+def catch_up(store: Store, catalog: Catalog, customer: Customer, now: int) -> bool:
+    """Do what fell due since the customer was last seen; True if anything changed.
+
+    Like Autumn this happens when somebody looks, so a balance that nobody read for three periods resets once.
+    """
+    changed = False
+    for attached in list(customer.plans):
+        if attached.status == "active" and attached.expires_at is not None and attached.expires_at <= now:
+            cancel(store, catalog, customer, attached, attached.expires_at)
+            changed = True
+        elif attached.trial_ends_at is not None and attached.trial_ends_at <= now:
+            changed |= _end_trial(store, catalog, customer, attached)
+        if attached.period_end is not None and attached.period_end <= now and attached in customer.plans:
+            _next_period(catalog, attached, now)
+            changed = True
+    kept = [held for held in customer.entitlements if held.expires_at is None or held.expires_at > now]
+    if len(kept) != len(customer.entitlements):
+        customer.entitlements, changed = kept, True
+    for held in customer.entitlements:
+        if held.next_reset_at is not None or held.rollovers:
+            changed |= _balances.reset_if_due(held, now, new_id("roll"))
+    return changed
+
+
+def _start(store: Store, catalog: Catalog, customer: Customer, attached: AttachedPlan, plan: Document) -> None:
+    attached.status = "active"
+    replaced = current_plan(customer, plan, attached.entity_id)
+    before = customer.entitlements
+    if replaced is not None:
+        end(customer, replaced)
+    made = entitlements_of(plan, attached, catalog.features, customer.entities)
+    _carry_over(before, customer.entitlements, made, catalog)
+    customer.plans.append(attached)
+    customer.entitlements = customer.entitlements + made
+    store.run(
+        "INSERT OR IGNORE INTO customer_plans (customer, plan_id, version) VALUES (?, ?, ?)",
+        customer.number, plan["id"], plan["version"],
+    )  # fmt: skip
+
+
+def _carry_over(before: list[Entitlement], kept: list[Entitlement], made: list[Entitlement], catalog: Catalog) -> None:
+    """Keep the use of features that are not consumed, such as seats: they are still taken under the next plan."""
+    gone = [held for held in before if held not in kept]
+    for held in made:
+        if held.boolean or catalog.features[held.feature_id]["consumable"]:
+            continue
+        used = sum((old.granted - old.balance for old in gone if old.feature_id == held.feature_id), _balances.ZERO)
+        held.balance -= used
+
+
+def _end_trial(store: Store, catalog: Catalog, customer: Customer, attached: AttachedPlan) -> bool:
+    """Go on as a paid plan if a card was asked for (the stand-in always pays), else end with the trial."""
+    plan = catalog.plan(attached.plan_id, attached.version)
+    trial = plan.get("free_trial") or {}
+    ended_at, attached.trial_ends_at = attached.trial_ends_at, None
+    if trial.get("card_required") or trial.get("on_end") == "bill" or is_free(plan):
+        return True
+    cancel(store, catalog, customer, attached, ended_at or 0)
+    return True
+
+
+def _next_period(catalog: Catalog, attached: AttachedPlan, now: int) -> None:
+    price = catalog.plan(attached.plan_id, attached.version)["price"]
+    if price is None or price["interval"] == "one_off":
+        attached.period_start = attached.period_end = None
+        return
+    while attached.period_end is not None and attached.period_end <= now:
+        attached.period_start = attached.period_end
+        attached.period_end = add_interval(attached.period_end, price["interval"], price.get("interval_count", 1))

@@ -1,0 +1,184 @@
+"""What check, track and finalize share: finding who pays, moving credits, and writing the event."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from fastapi_autumn.emulator import _customer, _lifecycle, _shapes
+from fastapi_autumn.emulator._balances import (
+    ZERO,
+    Limits,
+    Move,
+    OverageBehavior,
+    Slot,
+    amount,
+    deduct,
+    in_order,
+    is_allowed,
+    slots_of,
+)
+from fastapi_autumn.emulator._customer import Customer, new_id
+from fastapi_autumn.emulator._errors import ApiError
+from fastapi_autumn.emulator._http import Call
+from fastapi_autumn.emulator._store import Document
+
+OVERAGE_BEHAVIORS = ("cap", "reject", "overflow")
+
+
+def customer_of(call: Call, customer_id: str | None) -> Customer:
+    """Return a customer as of now: with everything done that fell due since the last look."""
+    found = _customer.load(call.store, customer_id)
+    if _lifecycle.catch_up(call.store, call.catalog, found, call.now):
+        # This call may only hold a read: what fell due is written under the lock, from the newest state.
+        with call.store.transaction():
+            found = _customer.load(call.store, customer_id)
+            _lifecycle.catch_up(call.store, call.catalog, found, call.now)
+            _customer.save(call.store, found)
+    return found
+
+
+def create_customer(call: Call, customer_id: str | None, data: Document) -> Customer:
+    """Make a customer, with the plans that are enabled automatically."""
+    created = Customer(
+        number=0,
+        id=customer_id,
+        created_at=call.now,
+        name=data.get("name"),
+        email=data.get("email"),
+        fingerprint=data.get("fingerprint"),
+        stripe_id=data.get("stripe_id"),
+        metadata=data.get("metadata") or {},
+        send_email_receipts=bool(data.get("send_email_receipts")),
+        billing_controls=data.get("billing_controls") or {},
+    )
+    with call.store.transaction():
+        _customer.save(call.store, created)
+        _lifecycle.create(call.store, call.catalog, created, call.now)
+        _customer.save(call.store, created)
+    return created
+
+
+def customer_or_new(call: Call, customer_id: str, data: Any) -> Customer:
+    """Return a customer; before API 2.1 a customer who is not there is created."""
+    try:
+        return customer_of(call, customer_id)
+    except ApiError as error:
+        if call.version >= (2, 1, 0) or error.code != "customer_not_found":
+            raise
+    return create_customer(call, customer_id, data if isinstance(data, dict) else {})
+
+
+@dataclass(slots=True)
+class Meter:
+    """One feature of one customer (or entity) at one moment: the slots that pay for it, and what a unit costs in each."""
+
+    call: Call
+    customer: Customer
+    feature_id: str
+    entity_id: str | None
+    costs: dict[str, Decimal]
+    limits: Limits
+
+    @classmethod
+    def of(cls, call: Call, customer: Customer, feature_id: str, entity_id: str | None = None) -> Meter:
+        """Look at a feature that the catalog has."""
+        costs = call.catalog.costs[feature_id]
+        return cls(call, customer, feature_id, entity_id, costs, customer.limits(call.now, entity_id))
+
+    def slots(self, *, refund: bool = False) -> list[Slot]:
+        """List the slots that pay, in the order in which they are used."""
+        return in_order(
+            slots_of(self.customer.metered(self.costs), self.entity_id),
+            credit_systems=self.call.catalog.credit_systems - {self.feature_id},
+            entity_id=self.entity_id,
+            refund=refund,
+        )
+
+    def shown_feature(self, units: Decimal) -> str:
+        """Choose whose balance the answer shows: the feature's own if it covers the amount, else a credit system's."""
+        slots = self.slots()
+        systems = [key for key in self.costs if key != self.feature_id]
+        if not systems or is_allowed(slots, self.feature_id, units, self.limits):
+            return self.feature_id
+        for key in systems:
+            if is_allowed(slots, key, units * self.costs[key], self.limits):
+                return key
+        owned = {slot.entitlement.feature_id for slot in slots}
+        return next((key for key in (*systems, self.feature_id) if key in owned), systems[0])
+
+    def allows(self, feature_id: str, units: Decimal) -> bool:
+        """Tell whether the balance of a feature covers the amount."""
+        return is_allowed(self.slots(), feature_id, units * self.costs[feature_id], self.limits)
+
+    def move(self, units: Decimal, behavior: OverageBehavior) -> list[Move]:
+        """Take or give back, and count it towards the usage limits."""
+        moves = deduct(self.slots(refund=units < 0), units, costs=self.costs, limits=self.limits, behavior=behavior)
+        self.count(moves)
+        return moves
+
+    def count(self, moves: Sequence[Move]) -> None:
+        """Count moves towards the usage limits."""
+        if not self.customer.billing_controls:
+            return
+        held = {item.id: item.feature_id for item in self.customer.entitlements}
+        used: dict[str, Decimal] = {}
+        for move in moves:
+            key = held[move.entitlement_id]
+            used[key] = used.get(key, ZERO) + move.credits
+        self.customer.count_usage(used, self.call.now)
+
+    def balance(self, feature_id: str, *, expand: bool = False) -> Document | None:
+        """Show the balance of a feature."""
+        return _shapes.balance(
+            self.call.catalog, self.customer, feature_id, now=self.call.now, entity_id=self.entity_id, expand=expand
+        )
+
+    def balances(self) -> Document | None:
+        """Show the balances of the feature and of its credit systems; None where there are no such systems."""
+        if len(self.costs) == 1:
+            return None
+        return {key: self.balance(key) for key in self.costs}
+
+    def in_shown_units(self, feature_id: str, units: Decimal) -> float:
+        """Express an amount in the units of the balance that is shown."""
+        return _shapes.number(rounded_input(units * self.costs[feature_id]))
+
+
+def rounded_input(value: Decimal) -> Decimal:
+    """Echo an amount as it was sent, without the zeros that a multiplication leaves."""
+    return value.normalize() if value else ZERO
+
+
+def save(call: Call, customer: Customer) -> None:
+    """Write a customer back."""
+    _customer.save(call.store, customer)
+
+
+def record_event(
+    call: Call,
+    customer: Customer,
+    feature_id: str,
+    value: Decimal,
+    moves: Sequence[Move],
+    *,
+    properties: Document | None = None,
+    entity_id: str | None = None,
+    timestamp: int | None = None,
+) -> None:
+    """Write an event: the value that was asked for, and what really moved."""
+    moved = _shapes.deductions(customer, moves)
+    call.store.insert(
+        "INSERT INTO events (id, timestamp, customer, entity_id, feature_id, value, properties, deductions) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        new_id("evt"), call.now if timestamp is None else timestamp, customer.number, entity_id, feature_id,
+        str(_shapes.number(value)), json.dumps(properties or {}), json.dumps(moved) if moved else None,
+    )  # fmt: skip
+
+
+def units_of(value: float | None, default: int = 1) -> Decimal:
+    """Read an amount from a request."""
+    return amount(default if value is None else value)

@@ -1,0 +1,169 @@
+"""The emulator's file: SQLite, used directly and synchronously.
+
+Every request is one short transaction, so several workers (processes) can share the file: SQLite lets one of them
+write at a time. A customer is one JSON document with everything that belongs to it. Amounts in it are strings, so
+that no digit is lost.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+Row: TypeAlias = tuple[Any, ...]
+Document: TypeAlias = dict[str, Any]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS state (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    clock_offset INTEGER NOT NULL DEFAULT 0,
+    catalog_revision INTEGER NOT NULL DEFAULT 0,
+    faults_revision INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE IF NOT EXISTS features (seq INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, doc TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS plans (
+    seq INTEGER PRIMARY KEY, id TEXT NOT NULL, version INTEGER NOT NULL, doc TEXT NOT NULL, UNIQUE (id, version)
+);
+CREATE TABLE IF NOT EXISTS customers (
+    seq INTEGER PRIMARY KEY, id TEXT UNIQUE, email TEXT, name TEXT, created_at INTEGER NOT NULL, doc TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS customer_plans (
+    customer INTEGER NOT NULL, plan_id TEXT NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (plan_id, version, customer)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS events (
+    seq INTEGER PRIMARY KEY, id TEXT NOT NULL, timestamp INTEGER NOT NULL, customer INTEGER NOT NULL,
+    entity_id TEXT, feature_id TEXT NOT NULL, value TEXT NOT NULL, properties TEXT NOT NULL, deductions TEXT
+);
+CREATE INDEX IF NOT EXISTS events_by_time ON events (timestamp, seq);
+CREATE INDEX IF NOT EXISTS events_by_customer ON events (customer, timestamp, seq);
+CREATE TABLE IF NOT EXISTS locks (
+    id TEXT PRIMARY KEY, customer INTEGER NOT NULL, expires_at INTEGER, receipt TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS locks_by_expiry ON locks (expires_at) WHERE expires_at IS NOT NULL;
+CREATE TABLE IF NOT EXISTS claims (kind TEXT, key TEXT, expires_at INTEGER NOT NULL, PRIMARY KEY (kind, key));
+CREATE TABLE IF NOT EXISTS keys (key TEXT PRIMARY KEY, env TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS tickets (kind TEXT, id TEXT, doc TEXT NOT NULL, PRIMARY KEY (kind, id));
+CREATE TABLE IF NOT EXISTS faults (seq INTEGER PRIMARY KEY, doc TEXT NOT NULL, times INTEGER);
+CREATE TABLE IF NOT EXISTS fault_counts (kind TEXT PRIMARY KEY, count INTEGER NOT NULL);
+INSERT OR IGNORE INTO state (only) VALUES (1);
+"""
+
+_TABLES = (
+    "features", "plans", "customers", "customer_plans", "events", "locks", "claims", "keys", "tickets",
+    "faults", "fault_counts",
+)  # fmt: skip
+
+
+class State(NamedTuple):
+    """What every request has to know before it starts; one row, so that reading it costs microseconds."""
+
+    clock_offset: int
+    catalog_revision: int
+    faults_revision: int
+    next_lock_expiry: int | None
+
+
+class Store:
+    """One connection to the emulator's file, or to a database in memory that only this process sees."""
+
+    def __init__(self, path: str | Path) -> None:
+        if str(path) != ":memory:":
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+        # The journal protects against a killed process. Only a power cut could lose the last writes, and what is
+        # emulated here is not worth an fsync per request.
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = OFF")
+        self._db.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        """Close the connection; the file stays."""
+        self._db.close()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self.transaction():
+            for table in _TABLES:
+                self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - the names are the constant above
+            self._db.execute(
+                "UPDATE state SET clock_offset = 0, catalog_revision = catalog_revision + 1, "
+                "faults_revision = faults_revision + 1"
+            )
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Take the write lock at once, commit at the end, and undo everything if an exception leaves the block."""
+        if self._db.in_transaction:
+            yield
+            return
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def rows(self, sql: str, *values: Any) -> list[Row]:
+        """Run a statement and return its rows."""
+        return self._db.execute(sql, values).fetchall()
+
+    def row(self, sql: str, *values: Any) -> Row | None:
+        """Run a statement and return its first row."""
+        row: Row | None = self._db.execute(sql, values).fetchone()
+        return row
+
+    def run(self, sql: str, *values: Any) -> int:
+        """Run a statement that writes, and return how many rows it changed."""
+        return self._db.execute(sql, values).rowcount
+
+    def insert(self, sql: str, *values: Any) -> int:
+        """Run an INSERT and return the number of the new row."""
+        return self._db.execute(sql, values).lastrowid or 0
+
+    def state(self) -> State:
+        """Return the clock's offset, the revisions of catalog and faults, and when the next lock expires."""
+        row = self._db.execute(
+            "SELECT clock_offset, catalog_revision, faults_revision, "
+            "(SELECT min(expires_at) FROM locks WHERE expires_at IS NOT NULL) FROM state"
+        ).fetchone()
+        return State(*row)
+
+    def move_clock(self, milliseconds: int) -> None:
+        """Add to the clock's offset."""
+        self._db.execute("UPDATE state SET clock_offset = clock_offset + ?", (milliseconds,))
+
+    def touch(self, what: str) -> None:
+        """Tell all workers that the `catalog` or the `faults` changed."""
+        column = {"catalog": "catalog_revision", "faults": "faults_revision"}[what]
+        self._db.execute(f"UPDATE state SET {column} = {column} + 1")  # noqa: S608 - one of two constants
+
+    def claim(self, kind: str, key: str, *, now: int, until: int) -> bool:
+        """Claim a key, such as an idempotency key; False if somebody holds it."""
+        self._db.execute("DELETE FROM claims WHERE kind = ? AND key = ? AND expires_at <= ?", (kind, key, now))
+        return self.run("INSERT OR IGNORE INTO claims VALUES (?, ?, ?)", kind, key, until) == 1
+
+    def is_claimed(self, kind: str, key: str, *, now: int) -> bool:
+        """Tell whether a claim on this key stands."""
+        return (
+            self.row("SELECT 1 FROM claims WHERE kind = ? AND key = ? AND expires_at > ?", kind, key, now) is not None
+        )
+
+    def put_ticket(self, kind: str, identifier: str, document: Document) -> None:
+        """Keep a small document under an id: a check-out session, a sign-in code."""
+        self._db.execute("INSERT OR REPLACE INTO tickets VALUES (?, ?, ?)", (kind, identifier, json.dumps(document)))
+
+    def ticket(self, kind: str, identifier: str) -> Document | None:
+        """Return the document that was kept under this id."""
+        row = self.row("SELECT doc FROM tickets WHERE kind = ? AND id = ?", kind, identifier)
+        return json.loads(row[0]) if row else None
+
+    def take_ticket(self, kind: str, identifier: str) -> Document | None:
+        """Return the document under this id and forget it: a code works once."""
+        found = self.ticket(kind, identifier)
+        self._db.execute("DELETE FROM tickets WHERE kind = ? AND id = ?", (kind, identifier))
+        return found

@@ -1,0 +1,137 @@
+"""balances.create, .update and .delete: grants that come with no plan, and corrections."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi_autumn.emulator._balances import ZERO, Slot, amount, in_order, set_remaining, slots_of
+from fastapi_autumn.emulator._catalog import entitlement
+from fastapi_autumn.emulator._clock import RESET_INTERVALS
+from fastapi_autumn.emulator._customer import Customer
+from fastapi_autumn.emulator._errors import invalid_request
+from fastapi_autumn.emulator._http import Call, Operation
+from fastapi_autumn.emulator._metering import customer_of, save
+from fastapi_autumn.emulator._store import Document
+from fastapi_autumn.emulator._validation import Fields
+
+
+def create(call: Call) -> Any:
+    """Grant a balance by itself: `included_grant` credits or `unlimited`, with or without reset and expiry."""
+    fields = call.fields()
+    customer_id, feature_id = fields.text("customer_id"), fields.text("feature_id")
+    grant = fields.number("included_grant")
+    unlimited = fields.boolean("unlimited")
+    reset = _read_reset(fields)
+    expires_at = fields.number("expires_at", nullable=True)
+    next_reset_at = fields.number("next_reset_at", nullable=True)
+    entity_id = fields.string("entity_id", nullable=True)
+    balance_id = fields.string("balance_id", nullable=True)
+    rollover = fields.mapping("rollover")
+    fields.check()
+    customer = customer_of(call, customer_id)
+    feature = call.catalog.feature(feature_id)
+    if entity_id is not None:
+        customer.entity(entity_id)
+    if not grant and not unlimited and feature["type"] != "boolean":
+        return {"success": True}
+    if reset is None and feature["consumable"] and not unlimited:
+        reset = {"interval": "one_off"}
+    item: Document = {"included": grant or 0, "unlimited": unlimited, "reset": reset, "price": None}
+    if rollover:
+        item["rollover"] = {"max": None, "max_percentage": None, "expiry_duration_length": 1, **rollover}
+    held = entitlement(feature, item, started_at=call.now, anchor=call.now)
+    held.entity_id = entity_id
+    held.expires_at = None if expires_at is None else int(expires_at)
+    if balance_id:
+        held.id = balance_id
+    if next_reset_at is not None and held.next_reset_at is not None:
+        held.next_reset_at = held.anchor = int(next_reset_at)
+    customer.entitlements.append(held)
+    save(call, customer)
+    return {"success": True}
+
+
+def update(call: Call) -> Any:
+    """Correct a balance: set `remaining` or `usage`, add to it, or change what it grants and when it ends."""
+    fields = call.fields()
+    customer_id, feature_id = fields.text("customer_id"), fields.text("feature_id")
+    remaining, usage = fields.number("remaining"), fields.number("usage")
+    added, grant = fields.number("add_to_balance"), fields.number("included_grant")
+    next_reset_at = fields.number("next_reset_at", nullable=True)
+    expires_at = fields.number("expires_at", nullable=True)
+    fields.check()
+    if remaining is not None and usage is not None:
+        raise invalid_request("Cannot provide both remaining and usage")
+    customer = customer_of(call, customer_id)
+    call.catalog.feature(feature_id)
+    slots = _slots(call, customer, fields, feature_id)
+    if slots:
+        first = slots[0].entitlement
+        if grant is not None:
+            slots[0].add(amount(grant) - first.included)
+            first.included = amount(grant)
+        if next_reset_at is not None:
+            first.next_reset_at = first.anchor = int(next_reset_at)
+        if expires_at is not None:
+            first.expires_at = int(expires_at)
+        if remaining is not None:
+            set_remaining(slots, amount(remaining))
+        elif usage is not None:
+            set_remaining(slots, sum((slot.entitlement.granted for slot in slots), ZERO) - amount(usage))
+        if added is not None:
+            slots[0].add(amount(added))
+    save(call, customer)
+    return {"success": True}
+
+
+def delete(call: Call) -> Any:
+    """Take balances away: the one with `balance_id`, or all those of a feature that came with no plan."""
+    fields = call.fields()
+    customer_id = fields.text("customer_id")
+    feature_id, balance_id = fields.string("feature_id"), fields.string("balance_id")
+    fields.check()
+    if feature_id is None and balance_id is None:
+        raise invalid_request("Must provide either feature_id or balance_id")
+    customer = customer_of(call, customer_id)
+    if feature_id is not None:
+        call.catalog.feature(feature_id)
+    gone = {slot.entitlement.id for slot in _slots(call, customer, fields, feature_id)}
+    if balance_id is None:
+        gone = {held.id for held in customer.entitlements if held.id in gone and held.product_id is None}
+    customer.entitlements = [held for held in customer.entitlements if held.id not in gone]
+    save(call, customer)
+    return {"success": True}
+
+
+def _slots(call: Call, customer: Customer, fields: Fields, feature_id: str | None) -> list[Slot]:
+    """List the slots that a correction means: of a feature, an entity, an interval, or one balance."""
+    entity_id = fields.string("entity_id", nullable=True)
+    interval = fields.choice("interval", RESET_INTERVALS)
+    balance_id = fields.string("balance_id", nullable=True)
+    fields.check()
+    if entity_id is not None:
+        customer.entity(entity_id)
+    held = [
+        item
+        for item in customer.entitlements
+        if feature_id in (None, item.feature_id)
+        and not item.boolean
+        and interval in (None, item.interval)
+        and balance_id in (None, item.id)
+    ]
+    return in_order(slots_of(held, entity_id), credit_systems=call.catalog.credit_systems, entity_id=entity_id)
+
+
+def _read_reset(fields: Fields) -> Document | None:
+    reset = fields.object("reset")
+    if reset is None:
+        return None
+    interval = reset.choice("interval", RESET_INTERVALS, required=True)
+    return {"interval": interval, "interval_count": reset.integer("interval_count", least=1) or 1}
+
+
+ROUTES = {
+    ("POST", "/v1/balances.create"): Operation("balances.create", create),
+    ("POST", "/v1/balances.update"): Operation("balances.update", update),
+    ("POST", "/v1/balances.delete"): Operation("balances.delete", delete),
+}

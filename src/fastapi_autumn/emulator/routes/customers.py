@@ -1,0 +1,200 @@
+"""customers.*: the people who pay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi_autumn.emulator import _customer, _lists, _shapes
+from fastapi_autumn.emulator._customer import Customer
+from fastapi_autumn.emulator._errors import ApiError, invalid_request
+from fastapi_autumn.emulator._http import Call, Operation
+from fastapi_autumn.emulator._metering import create_customer, customer_of, save
+from fastapi_autumn.emulator._store import Document
+from fastapi_autumn.emulator._validation import Fields
+
+_PROFILE = ("name", "email", "fingerprint", "stripe_id")
+
+
+def get_or_create(call: Call) -> Any:
+    """Return the customer, made if need be. A name or e-mail that is set is never overwritten; a missing one is filled in."""
+    fields = call.fields()
+    customer_id = fields.customer_id()
+    profile = _read_profile(fields)
+    controls = fields.mapping("billing_controls")
+    auto_enable = fields.string("auto_enable_plan_id", nullable=True)
+    expand = fields.strings("expand")
+    fields.check()
+    customer = _find(call, customer_id, profile.get("email"))
+    if customer is None:
+        if auto_enable is not None:
+            _refuse_paid(call, auto_enable)
+        if customer_id is None and not profile.get("email"):
+            raise invalid_request("Email is required when customer_id is null")
+        customer = create_customer(call, customer_id, profile | {"billing_controls": controls})
+    else:
+        missing = [key for key in _PROFILE if getattr(customer, key) is None and profile.get(key) is not None]
+        for key in missing:
+            setattr(customer, key, profile[key])
+        if missing or (customer.id is None and customer_id is not None):
+            customer.id = customer_id
+            save(call, customer)
+    return _shapes.customer(call.catalog, customer, now=call.now, env=call.env, expand=expand)
+
+
+def get(call: Call) -> Any:
+    """Return the customer, or 404."""
+    fields = call.fields()
+    customer_id = fields.text("customer_id")
+    if customer_id == "" and "customer_id" in fields and isinstance(fields.raw("customer_id"), str):
+        fields.fail("customer_id", "can't be an empty string")
+    expand = fields.strings("expand")
+    fields.check()
+    return _shapes.customer(call.catalog, customer_of(call, customer_id), now=call.now, env=call.env, expand=expand)
+
+
+def get_by_path(call: Call) -> Any:
+    """Return the customer of `GET /v1/customers/{id}`, with `expand` in the query."""
+    customer = customer_of(call, call.path["id"])
+    expand = call.query.get("expand", "").split(",")
+    return _shapes.customer(call.catalog, customer, now=call.now, env=call.env, expand=expand)
+
+
+def update(call: Call) -> Any:
+    """Change a customer's profile, or the billing controls (each kind is replaced as a whole)."""
+    fields = call.fields()
+    customer_id = fields.text("customer_id")
+    profile = _read_profile(fields)
+    controls = fields.mapping("billing_controls")
+    renamed = fields.string("new_customer_id", nullable=True)
+    if renamed is not None:
+        fields.check_id("new_customer_id", renamed)
+    config = fields.mapping("config")
+    receipts = fields.boolean("send_email_receipts") if "send_email_receipts" in fields else None
+    fields.check()
+    customer = customer_of(call, customer_id)
+    for key in _PROFILE:
+        if key in fields:
+            setattr(customer, key, profile.get(key))
+    if "metadata" in fields:
+        merged = {**customer.metadata, **(profile.get("metadata") or {})}
+        customer.metadata = {key: value for key, value in merged.items() if value is not None}
+    customer.billing_controls |= controls or {}
+    customer.config |= config or {}
+    if receipts is not None:
+        customer.send_email_receipts = receipts
+    if renamed is not None and renamed != customer.id:
+        if call.store.row("SELECT 1 FROM customers WHERE id = ?", renamed):
+            raise ApiError(409, "customer_already_exists", f"Customer {renamed} already exists")
+        customer.id = renamed
+    save(call, customer)
+    return _shapes.customer(call.catalog, customer, now=call.now, env=call.env)
+
+
+def delete(call: Call) -> Any:
+    """Forget a customer, with events and locks."""
+    customer_id = call.path.get("id")
+    if customer_id is None:
+        fields = call.fields()
+        customer_id = fields.text("customer_id")
+        fields.check()
+    number = _customer.load(call.store, customer_id).number
+    call.store.run("DELETE FROM customers WHERE seq = ?", number)
+    for table in ("customer_plans", "events", "locks"):
+        call.store.run(f"DELETE FROM {table} WHERE customer = ?", number)  # noqa: S608 - three constant names
+    return {"success": True}
+
+
+def list_(call: Call) -> Any:
+    """List customers, the newest first, with a cursor (from 2.3.0) or with an offset."""
+    fields = call.fields()
+    page = _lists.read(call, fields)
+    where, values = _filter(call, fields)
+    fields.check()
+    if page.cursor:
+        where += " AND (created_at, seq) < (?, (SELECT seq FROM customers WHERE id IS ?))"
+        values += [page.cursor["t"], page.cursor["id"]]
+    rows = call.store.rows(
+        f"SELECT id, seq, created_at FROM customers WHERE {where} "  # noqa: S608 - built from constants
+        "ORDER BY created_at DESC, seq DESC LIMIT ? OFFSET ?",
+        *values, page.limit + 1, page.offset,
+    )  # fmt: skip
+    shown = []
+    for _, number, _ in rows[: page.limit]:
+        customer = _customer.load_number(call.store, number)
+        if customer is not None:
+            customer = customer_of(call, customer.id) if customer.id is not None else customer
+            shown.append(_shapes.customer(call.catalog, customer, now=call.now, env=call.env))
+    more = len(rows) > page.limit
+    if page.by_cursor:
+        last = rows[page.limit - 1] if more else None
+        return {"list": shown, "next_cursor": _lists.cursor(last[0], last[2]) if last else None}
+    total = call.store.row("SELECT count(*) FROM customers")
+    matching = call.store.row(f"SELECT count(*) FROM customers WHERE {where}", *values)  # noqa: S608 - as above
+    return {
+        "list": shown,
+        "total": len(shown),
+        "total_count": total[0] if total else 0,
+        "total_filtered_count": matching[0] if matching else 0,
+        "limit": page.limit,
+        "offset": page.offset,
+        "has_more": more,
+    }
+
+
+def _read_profile(fields: Fields) -> Document:
+    profile: Document = {
+        "name": fields.string("name", nullable=True),
+        "email": fields.email(),
+        "fingerprint": fields.string("fingerprint", nullable=True),
+        "metadata": fields.mapping("metadata"),
+        "stripe_id": fields.string("stripe_id", nullable=True),
+    }
+    return profile
+
+
+def _find(call: Call, customer_id: str | None, email: str | None) -> Customer | None:
+    """Find by id; a null id means the customer without an id who has this e-mail address."""
+    if customer_id is None:
+        row = call.store.row("SELECT seq FROM customers WHERE id IS NULL AND email = ?", email)
+        return _customer.load_number(call.store, row[0]) if row else None
+    try:
+        return customer_of(call, customer_id)
+    except ApiError:
+        return None
+
+
+def _refuse_paid(call: Call, plan_id: str) -> None:
+    plan = call.catalog.plan(plan_id)
+    trial = plan.get("free_trial")
+    if (plan["price"] or any(item["price"] for item in plan["items"])) and not (trial and not trial["card_required"]):
+        raise invalid_request(
+            "Auto-enable plan must be a free product, or have a free trial with 'card_required' as false"
+        )
+
+
+def _filter(call: Call, fields: Fields) -> tuple[str, list[Any]]:
+    where, values = "1", []
+    search = fields.string("search") or call.query.get("search")
+    if search:
+        where += " AND (id LIKE ? OR name LIKE ? OR email LIKE ?)"
+        values += [f"%{search}%"] * 3
+    plans = [item.text("id") for item in fields.objects("plans")]
+    if plans:
+        marks = ",".join("?" * len(plans))
+        where += f" AND seq IN (SELECT customer FROM customer_plans WHERE plan_id IN ({marks}))"
+        values += plans
+    return where, values
+
+
+ROUTES = {
+    ("POST", "/v1/customers.get_or_create"): Operation("customers.get_or_create", get_or_create),
+    ("POST", "/v1/customers.get"): Operation("customers.get", get, writes=False),
+    ("POST", "/v1/customers.list"): Operation("customers.list", list_, writes=False),
+    ("POST", "/v1/customers.update"): Operation("customers.update", update),
+    ("POST", "/v1/customers.delete"): Operation("customers.delete", delete),
+    ("POST", "/v1/customers/list"): Operation("customers.list", list_, writes=False),
+    ("GET", "/v1/customers"): Operation("customers.list", list_, writes=False),
+    ("POST", "/v1/customers"): Operation("customers.get_or_create", get_or_create),
+    ("GET", "/v1/customers/{id}"): Operation("customers.get", get_by_path, writes=False),
+    ("DELETE", "/v1/customers/{id}"): Operation("customers.delete", delete),
+}
