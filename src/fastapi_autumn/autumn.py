@@ -45,7 +45,8 @@ class Autumn:
         settings: Default: the environment and `.env`.
         prices: What a call of each model costs, in credits: a mapping, a TOML file, a `ModelPrices`, or a function
             from the model's name to its price (None for a model without one). Default: the file in `AUTUMN_PRICES`.
-        catalog: Features and plans for an emulator that has none yet. Default: the example of the documentation.
+        catalog: Features and plans for an emulator that has none yet. Default: `autumn_config.py` in the working
+            directory, or else the example of the documentation.
         http_client: Your own `httpx.AsyncClient` for the calls to Autumn; you close it.
         transport: Something else that carries them.
 
@@ -81,7 +82,7 @@ class Autumn:
             raise ConfigurationError("There is no emulator in this process: set AUTUMN_EMULATOR=true to have one.")
         from .emulator import Emulator  # noqa: PLC0415 - not loaded by services that talk to the real Autumn
 
-        return Emulator(self.settings.emulator_path, catalog=self._catalog)
+        return Emulator(self.settings.emulator_path, catalog=self._catalog or _default_catalog())
 
     @asynccontextmanager
     async def lifespan(self, _app: Any = None) -> AsyncIterator[None]:
@@ -230,6 +231,14 @@ class _PriceFunction:
     def get_model_credits(self, model: str) -> Decimal | None:
         price = self.function(model)
         return None if price is None else exact_credits(price)
+
+
+def _default_catalog() -> Any:
+    from .catalog import Catalog  # noqa: PLC0415 - only needed by an emulator
+    from .catalog.templates import TEMPLATES  # noqa: PLC0415
+
+    path = Path("autumn_config.py")
+    return Catalog.load(path) if path.exists() else Catalog.from_source(TEMPLATES["credits"], path)
 
 
 def _price_list(prices: Prices | None) -> PriceList:

@@ -42,6 +42,10 @@ _STATUS: dict[type[Refused], HTTPStatus] = {
 }
 
 
+def _parameter(name: str, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=annotation)
+
+
 class CreditGate(SecurityBase):
     """Charge for the route's call before its handler runs, and hand the handler the `Charge`.
 
@@ -156,10 +160,6 @@ ModelCharge = Annotated[Charge, Depends(CreditGate())]
 
 The same, spelled out: `charge: Annotated[Charge, Depends(CreditGate())]`.
 """
-
-
-def _parameter(name: str, annotation: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=annotation)
 
 
 def _payer(customer: Customer | str | None) -> Customer | None:
