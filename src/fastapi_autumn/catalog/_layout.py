@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-__all__ = ["Expression", "Node", "Style", "laid_out", "nodes"]
+__all__ = ["Expression", "Node", "Style", "flat", "laid_out", "nodes"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Style:
 
 def laid_out(expression: Expression, style: Style, *, prefix: str = "", depth: int = 0) -> str:
     """`prefix` and `expression`, which start at `depth` levels of indentation; a comma or semicolon may follow."""
-    line = prefix + _flat(expression)
+    line = prefix + flat(expression)
     if isinstance(expression, str) or not expression.entries:
         return line
     if not _forced(expression) and depth * style.indent_width + len(line) < style.width:
@@ -55,12 +55,13 @@ def nodes(expression: Expression) -> Iterator[Node]:
             yield from nodes(entry)
 
 
-def _flat(expression: Expression) -> str:
+def flat(expression: Expression) -> str:
+    """`expression` on one line."""
     if isinstance(expression, str):
         return expression
     if not expression.entries:
         return expression.opening + expression.closing
-    inside = ", ".join(name + _flat(entry) for name, entry in expression.entries)
+    inside = ", ".join(name + flat(entry) for name, entry in expression.entries)
     return f"{expression.opening}{expression.padding}{inside}{expression.padding}{expression.closing}"
 
 

@@ -28,13 +28,34 @@ from fastapi_autumn.catalog._model import (
 from fastapi_autumn.catalog._names import BUILDERS, Kind
 from fastapi_autumn.catalog._wire import to_json
 
-__all__ = ["PYTHON", "References", "builders_in", "expression", "import_line", "in_order", "render", "render_types"]
+__all__ = [
+    "POSITIONAL",
+    "PYTHON",
+    "References",
+    "builders_in",
+    "expression",
+    "import_line",
+    "in_order",
+    "quoted",
+    "render",
+    "render_types",
+]
 
 PYTHON = Style(width=88, indent="    ", indent_width=4)
 """The width that Black and Ruff start from, so that they leave a written file alone."""
 
 References: TypeAlias = Callable[[Kind, str], str]
 """From a kind and an id to the source that refers to it: a variable, or the id in quotes."""
+
+POSITIONAL: Mapping[str, Sequence[str]] = {
+    "Reset": ("interval", "interval_count"),
+    "Tier": ("to", "amount"),
+    "item": ("feature",),
+    "item_filter": ("feature",),
+    "plan_license": ("plan",),
+    "price": ("amount",),
+}
+"""The arguments that are written without their names."""
 
 _Instead: TypeAlias = Mapping[str, Expression | None]
 
@@ -148,7 +169,7 @@ def _license(value: PlanLicense, reference: References) -> Node:
 def _reset(value: Reset, reference: References) -> Expression:
     if value.interval_count is None:
         return quoted(value.interval)
-    return _call("Reset", value, reference, positional=("interval", "interval_count"))
+    return _call("Reset", value, reference, positional=POSITIONAL["Reset"])
 
 
 def _markup(value: ModelMarkup, reference: References) -> Expression:
@@ -196,8 +217,8 @@ def _call(
     return Node(f"{name}(", ")", tuple(entries))
 
 
-def _calls(name: str, *positional: str) -> Callable[[Any, References], Expression]:
-    return lambda value, reference: _call(name, value, reference, positional=positional)
+def _calls(name: str) -> Callable[[Any, References], Expression]:
+    return lambda value, reference: _call(name, value, reference, positional=POSITIONAL.get(name, ()))
 
 
 _WRITERS: dict[type, Callable[[Any, References], Expression]] = {
@@ -212,7 +233,7 @@ _WRITERS: dict[type, Callable[[Any, References], Expression]] = {
     Proration: _calls("Proration"),
     Reset: _reset,
     Rollover: _calls("Rollover"),
-    Tier: _calls("Tier", "to", "amount"),
+    Tier: _calls("Tier"),
     Variant: _variant,
-    **dict.fromkeys((PlanPrice, PrepaidPrice, ResetPrice, UsagePrice), _calls("price", "amount")),
+    **dict.fromkeys((PlanPrice, PrepaidPrice, ResetPrice, UsagePrice), _calls("price")),
 }
