@@ -1,0 +1,97 @@
+"""A small metered service to test through: the emulator behind it, everything else real."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+from fastapi_autumn import Autumn, AutumnMiddleware, AutumnSettings, Customer
+
+PRICES = {"small": 1, "large": 5, "fraction": "0.1"}
+
+
+class Service:
+    """An application with the middleware, and the emulator that it charges.
+
+    Args:
+        folder: Where the outbox lives.
+        paths: The prefixes that the middleware covers.
+        identify: Default: the header `x-user`.
+        settings: Anything else of `AutumnSettings`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        paths: tuple[str, ...] = ("/ai",),
+        identify: Callable[..., Any] | None = lambda connection: connection.headers.get("x-user"),
+        prices: Any = None,
+        **settings: Any,
+    ) -> None:
+        self.settings = AutumnSettings(
+            _env_file=None,
+            **{
+                "emulator": True,
+                "emulator_path": ":memory:",
+                "outbox_url": f"sqlite+aiosqlite:///{folder}/outbox.db",
+                "paths": paths,
+                "event_delay": 0.0,
+            }
+            | settings,
+        )
+        self.autumn = Autumn(self.settings, prices=prices or PRICES)
+        self.app = FastAPI(lifespan=self.autumn.lifespan)
+        self.app.add_middleware(AutumnMiddleware, autumn=self.autumn, identify=identify)
+        self.closed: list[str] = []
+
+    @property
+    def emulator(self) -> Any:
+        return self.autumn.emulator
+
+    @contextlib.asynccontextmanager
+    async def calling(self) -> AsyncIterator[httpx.AsyncClient]:
+        """Call the application in-process, its lifespan around."""
+        transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=False)
+        async with (
+            self.autumn.lifespan(self.app),
+            httpx.AsyncClient(transport=transport, base_url="http://service", headers={"x-user": "ada"}) as client,
+        ):
+            yield client
+
+    @contextlib.asynccontextmanager
+    async def serving(self, **config: Any) -> AsyncIterator[httpx.AsyncClient]:
+        """Serve the application with uvicorn on a port of its own, and call it over the socket."""
+        server = uvicorn.Server(
+            uvicorn.Config(self.app, port=0, log_level="critical", timeout_graceful_shutdown=5, **config)
+        )
+        task = asyncio.create_task(server.serve())
+        try:
+            while not server.started:
+                await asyncio.sleep(0.005)
+            port = server.servers[0].sockets[0].getsockname()[1]
+            url = f"http://127.0.0.1:{port}"
+            async with httpx.AsyncClient(base_url=url, headers={"x-user": "ada"}, timeout=20) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            await task
+
+    async def settled(self) -> None:
+        """Wait until nothing is left in the outbox."""
+        running = self.autumn._running[asyncio.get_running_loop()]
+        assert running.sender is not None
+        await asyncio.sleep(0.05)
+        await running.sender.drain()
+
+    async def used(self, customer: str = "ada") -> Decimal:
+        """How many credits the customer has used, by Autumn's books."""
+        await self.settled()
+        record = await self.autumn.client.customers.get_or_create(Customer(customer))
+        return record.balances["ai_credits"].usage
