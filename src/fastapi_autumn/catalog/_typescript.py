@@ -34,7 +34,9 @@ def render_typescript(catalog: Catalog) -> str:
     names = variable_names(((kind_of(one), one.id) for one in in_order(catalog)), case=camel_case)
     booleans = {feature.id for feature in catalog.features if feature.type == "boolean"}
     writer = _Writer(names, booleans)
-    controls = any(plan.billing_controls is not None for plan in catalog.plans)
+    given = [plan.billing_controls for plan in catalog.plans]
+    given += [variant.customize.billing_controls for variant in catalog.variants if variant.customize is not None]
+    controls = any(one is not None for one in given)
     imports = [*(["billingControls"] if controls else []), "feature", "item", "plan"]
     blocks: dict[str, list[str]] = {"// Features": [], "// Plans": []}
     for one in in_order(catalog):
@@ -85,7 +87,7 @@ class _Writer:
         if customize is None:
             return {"id": variant.id, "name": variant.name}
         wire = to_json(customize)
-        changed: dict[str, Expression] = {}
+        changed: dict[str, Any] = {}
         for name, value in wire.items():
             items = {"items": customize.items, "add_items": customize.add_items}.get(name)
             if items is not None:
@@ -96,7 +98,7 @@ class _Writer:
                 entries = [_object(self._references(entry), expanded=True) for entry in value]
                 changed[name] = Node("[", "]", tuple(("", entry) for entry in entries), expanded=True)
             else:
-                changed[name] = _value(value)
+                changed[name] = Node("null", "") if value is None else value
         return {"id": variant.id, "name": variant.name, "customize": _object(changed, expanded=True)}
 
     def _list(self, items: Sequence[Item]) -> Node:

@@ -105,8 +105,7 @@ class _Update:
 
     def _place(self, wanted: Collection[tuple[Kind, str]], new: Sequence[Feature | Plan | Variant]) -> None:
         """Decide names and places: new features go after the last one, plans and variants after the last of those."""
-        taken = {node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name)}
-        self._names |= variable_names(((kind_of(one), one.id) for one in new), taken=taken)
+        self._names |= variable_names(((kind_of(one), one.id) for one in new), taken=_bound(self._tree))
         last_feature = self._last_line({"feature"}) or self._line_after_imports()
         last_plan = max(self._last_line({"plan", "variant"}), last_feature)
         for key, statement in self._statements.items():
@@ -242,6 +241,19 @@ def _statements(tree: ast.Module, catalog: Catalog) -> dict[tuple[Kind, str], _S
         if isinstance(target, ast.Name) and isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
             found[target.id] = _Statement(node, node.value)
     return {key: found[name] for key, name in catalog.names.items() if name in found}
+
+
+def _bound(tree: ast.Module) -> set[str]:
+    """Every name that the source uses, imports or defines anywhere."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            names.add(node.id)
+        elif isinstance(node, ast.alias):
+            names.add(node.asname or node.name)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+    return names
 
 
 def _name_of(node: ast.expr) -> str:
