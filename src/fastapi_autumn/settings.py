@@ -2,10 +2,11 @@
 
 import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_core import from_json
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from .errors import ConfigurationError
 
@@ -18,6 +19,8 @@ Settlement = Literal["deduct", "hold"]
 OnUnavailable = Literal["deny", "allow"]
 
 _SECRET_KEY = re.compile(r"am_sk_(test|live)_[A-Za-z0-9_-]{6,}")
+_ORIGIN = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[^/?#\s@:\[\]]+)(:(?P<port>[0-9]{1,5}))?")
+_LAST_PORT = 65535
 
 
 class AutumnSettings(BaseSettings):
@@ -55,8 +58,8 @@ class AutumnSettings(BaseSettings):
     max_concurrency: int = Field(default=256, ge=1)
     """Calls to Autumn at the same time; more than that wait."""
 
-    paths: tuple[str, ...] = ("/ai",)
-    """Path prefixes that the middleware covers."""
+    paths: Annotated[tuple[str, ...], NoDecode] = ("/ai",)
+    """Path prefixes that the middleware covers; in a variable separated by commas, `/ai,/v1`, or as a JSON list."""
     feature_id: str = Field(default="ai_usage", min_length=1)
     """The metered feature that a paid call uses."""
     prices: Path | None = None
@@ -75,10 +78,11 @@ class AutumnSettings(BaseSettings):
     refund_on_disconnect: bool = False
     """Give the credits back when the client hangs up before the answer is complete."""
 
-    event_delay: float = Field(default=60.0, ge=0)
+    event_delay: float = Field(default=60.0, ge=0, allow_inf_nan=False)
     """Seconds after which Autumn's event log is trusted to show what has happened."""
 
-    outbox_url: str = "sqlite+aiosqlite:///.autumn/outbox.db"
+    # Not in the repr: a PostgreSQL URL has a password in it.
+    outbox_url: str = Field(default="sqlite+aiosqlite:///.autumn/outbox.db", repr=False)
     """Where refunds wait until Autumn has them: SQLite, or `postgresql+asyncpg://` when several machines share it."""
     shutdown_timeout: float = Field(default=10.0, ge=0)
     """Seconds that a shutdown spends on delivering what waits in the outbox; the rest stays for the next start."""
@@ -97,9 +101,19 @@ class AutumnSettings(BaseSettings):
     @field_validator("base_url")
     @classmethod
     def _is_an_origin(cls, url: str) -> str:
-        if not re.fullmatch(r"https?://[^/?#\s@]+", url.rstrip("/")):
+        origin = _ORIGIN.fullmatch(url.rstrip("/"))
+        if origin is None or int(origin["port"] or 0) > _LAST_PORT:
             raise ValueError("has to be an origin such as https://api.useautumn.com, without a path")
         return url.rstrip("/")
+
+    @field_validator("paths", mode="before")
+    @classmethod
+    def _read_as_a_list(cls, paths: Any) -> Any:
+        if not isinstance(paths, str):
+            return paths
+        if paths.lstrip().startswith("["):
+            return from_json(paths)
+        return [path.strip() for path in paths.split(",")]
 
     @field_validator("paths")
     @classmethod
