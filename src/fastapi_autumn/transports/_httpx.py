@@ -26,7 +26,8 @@ _NOTHING_SENT = (
     httpcore.ConnectTimeout,
     httpcore.ProxyError,
 )
-_NO_ANSWER = (httpx.TransportError, httpcore.NetworkError, httpcore.ProtocolError)
+# HTTPError and not TransportError: it also covers a body that cannot be decoded, and hooks that raise for a status.
+_NO_ANSWER = (httpx.HTTPError, httpcore.NetworkError, httpcore.ProtocolError)
 
 
 class HttpxTransport:
@@ -61,12 +62,13 @@ class HttpxTransport:
         except _NOTHING_SENT as error:
             raise ConnectFailed(path, f"cannot connect to {self._base_url} ({type(error).__name__})") from error
         except _NO_ANSWER as error:
-            raise NoAnswer(path, f"the connection broke ({type(error).__name__})") from error
+            raise NoAnswer(path, f"no whole answer came back ({type(error).__name__})") from error
 
     async def _through_client(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         assert self._client is not None  # noqa: S101 - for the type checker
+        # The client may carry credentials for other services; `auth=None` keeps them from replacing Autumn's key.
         response = await self._client.request(
-            method, self._base_url + path, content=body or None, headers=headers, follow_redirects=False
+            method, self._base_url + path, content=body or None, headers=headers, auth=None, follow_redirects=False
         )
         return Answer(response.status_code, response.headers, response.content)
 
