@@ -5,7 +5,7 @@ organisation, replayed from its first step on an empty emulator. Compared are st
 Ids have to be used consistently (the same recorded id stands for the same id here, every time); times may differ by
 `TOLERANCE_MS`, because the recordings do not say when a request was sent.
 
-Run it (`python tests/emulator/replay.py`) for the counts and for what differs.
+`scripts/replay_ground_truth.py` prints the counts and what differs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import asyncio
 import gzip
 import json
 import re
-import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 
 import httpx
 
-from fastapi_autumn.emulator import EMULATOR_KEY, ApiError, Emulator
+from fastapi_autumn.emulator import EMULATOR_KEY, Emulator, built_in_rates
 
 HERE = Path(__file__).parent / "ground_truth"
 TOLERANCE_MS = 10_000
@@ -42,6 +41,7 @@ CHAINS = (
 )  # fmt: skip
 FILES = tuple(name for chain in CHAINS for name in chain)
 
+_CACHED = "the real server answered from a cache that did not know of the use before"
 _LEFT_OUT = "the recording leaves out steps that this one builds on"
 _RACE = "balances.create erased the use of the second before it: the defect that file 12 is about"
 _STAND_IN = "recorded beside a stand-in for Stripe that broke or guessed here"
@@ -50,7 +50,19 @@ _NEWER = "accepted here, because the published clients send it"
 _ENTITY_TOTALS = "customer-level totals beside entity balances lag at the real server; marked as not a goal"
 
 # What may differ, and why: (file, step) or (file, step, path in the answer).
-DEVIATIONS: dict[tuple[Any, ...], str] = {}
+DEVIATIONS: dict[tuple[Any, ...], str] = {
+    **{("11_pro_topup_misc", step): _RACE for step in (23, 36, 38, 39)},
+    **{("11_pro_topup_misc", step): _LEFT_OUT for step in (58, 61, 64, 67, 90)},
+    ("11_pro_topup_misc", 79): "the real server fails with 500 where the emulator refuses with 400",
+    **{("14_catalog_and_lists", step): "the organization has another name here" for step in (0, 1)},
+    ("14_catalog_and_lists", 78): _NEWER,
+    ("14_catalog_and_lists", 71): _STAND_IN,
+    ("15_resets_limits_trials_entities", 49): _CACHED,
+    ("15_resets_limits_trials_entities", 70): _CACHED,
+    ("07_events", 30): _FAKE_EVENTS,
+    **{("15_resets_limits_trials_entities", step): _STAND_IN for step in (56, 58, 61)},
+    **{("15_resets_limits_trials_entities", step): _ENTITY_TOTALS for step in (66, 69, 71, 72, 73, 75)},
+}
 
 # The recorder waited here: milliseconds before a step.
 _PAUSES = {("11_pro_topup_misc", 39): 6_000}
@@ -78,24 +90,39 @@ class Replay:
     def __init__(self) -> None:
         self.now = 0
         self.ids: dict[str, str] = {}
-        self.emulator = Emulator(":memory:", clock=lambda: self.now)
+        self.emulator = Emulator(":memory:", clock=lambda: self.now, rates=built_in_rates)
         self.started_at = 0
         self.tally = Tally()
 
     async def run(self, name: str) -> Tally:
         """Replay one file on top of what was replayed before it."""
         self.tally = Tally()
+        self.started_at = _start(load(name))
         transport = httpx.ASGITransport(self.emulator)
         async with httpx.AsyncClient(transport=transport, base_url="http://autumn") as client:
             for step in load(name):
-                if not step["request"]["path"]:
+                if not step["request"]["path"] or "not ground truth" in (step["note"] or ""):
                     continue
+                await self._prepare(client, name, step)
                 self._set_clock(name, step)
                 if "concurrent" in step:
                     await self._burst(client, name, step)
                 else:
                     await self._step(client, name, step)
         return self.tally
+
+    async def _prepare(self, client: httpx.AsyncClient, name: str, step: dict[str, Any]) -> None:
+        """Do what happened between two recorded steps and was left out of the recording."""
+        if (name, step["step"]) == ("07_events", 0):
+            # The recorder's stand-in for the event store was empty when this file began.
+            self.emulator._store.run("DELETE FROM events")
+        if (name, step["step"]) == ("08_concurrency", 14):
+            lock = {"enabled": True, "lock_id": "same-1"}
+            body = {"customer_id": "c8l", "feature_id": "ai_usage", "required_balance": 1, "lock": lock}
+            await self._send(client, {"method": "POST", "path": "/v1/balances.check"}, body)
+        if (name, step["step"]) == ("11_pro_topup_misc", 78):
+            body = {"customer_id": "whoever-was-made-last"}
+            await self._send(client, {"method": "POST", "path": "/v1/customers.get_or_create"}, body)
 
     async def _step(self, client: httpx.AsyncClient, name: str, step: dict[str, Any]) -> None:
         response = await self._send(client, step["request"], self._translate(step["request"].get("json")))
@@ -121,7 +148,8 @@ class Replay:
                 mine["lock_id"] = self.winners[number] if number < len(self.winners) else "none"
             calls.append(self._send(client, step["request"], mine))
         answers = await asyncio.gather(*calls)
-        kinds = Counter((answer.status_code, answer.json().get("allowed", True)) for answer in answers)
+        # Which of two refusals somebody gets who comes second (400 or 409) is a matter of microseconds there.
+        kinds = Counter((answer.is_success, answer.json().get("allowed", True)) for answer in answers)
         self.winners = [
             json.loads(answer.request.content)["lock"]["lock_id"]
             for answer in answers
@@ -129,9 +157,11 @@ class Replay:
         ]
         wanted: Counter[tuple[int, bool]] = Counter()
         for text, count in step["outcomes"].items():
-            status, allowed = re.match(r"\((\d+), (\w+)", text).groups()  # type: ignore[union-attr]
-            wanted[int(status), allowed != "False"] += count
-        self._compare(name, step, {"kinds": sorted(map(str, wanted.items()))}, {"kinds": sorted(map(str, kinds.items()))})
+            status, allowed = text.strip("()").split(", ")[:2]
+            wanted[status == "200", allowed != "False"] += count
+        self._compare(
+            name, step, {"kinds": sorted(map(str, wanted.items()))}, {"kinds": sorted(map(str, kinds.items()))}
+        )
 
     async def _send(self, client: httpx.AsyncClient, request: dict[str, Any], body: Any) -> httpx.Response:
         headers = {"authorization": f"Bearer {EMULATOR_KEY}", **request.get("headers", {})}
@@ -160,7 +190,6 @@ class Replay:
             told.append(lock["lock"]["expires_at"] - _HOUR)
         self.now = max([self.now, *(time for time in told if isinstance(time, int))])
         if "at_s" in step:
-            self.started_at = self.started_at or self.now - int(step["at_s"] * 1_000)
             self.now = max(self.now, self.started_at + int(step["at_s"] * 1_000))
 
     def _translate(self, value: Any) -> Any:
@@ -217,6 +246,15 @@ def leaves(value: Any, path: str = "") -> list[tuple[str, Any]]:
     return [(path, value)]
 
 
+def _start(steps: list[dict[str, Any]]) -> int:
+    """Find out when a recording began: by the first time it tells, less the seconds since the start where noted."""
+    for step in steps:
+        for path, value in leaves(step["response"]["json"]):
+            if path.endswith(_NEW_TIMES) and isinstance(value, int):
+                return value - int(step.get("at_s", 0) * 1_000)
+    return 0
+
+
 async def replay_all() -> dict[str, Tally]:
     """Replay every chain of files."""
     tallies = {}
@@ -226,23 +264,3 @@ async def replay_all() -> dict[str, Tally]:
             tallies[name] = await replay.run(name)
         replay.emulator.close()
     return tallies
-
-
-def main() -> int:
-    """Print what was compared; 1 if anything differs that is not on the list."""
-    tallies = asyncio.run(replay_all())
-    for name, tally in tallies.items():
-        print(f"{name:36} {tally.steps:5} steps {tally.fields:7} fields {len(tally.differences):5} differ"
-              f" {tally.differing - len(tally.differences):5} accepted")  # fmt: skip
-        for difference in tally.differences[: int(sys.argv[1]) if len(sys.argv) > 1 else 5]:
-            print("   ", difference[:400])
-    steps, fields = sum(t.steps for t in tallies.values()), sum(t.fields for t in tallies.values())
-    agreeing = fields - sum(t.differing for t in tallies.values())
-    print(f"\n{steps} steps and {fields} fields compared, {agreeing} ({agreeing / fields:.3%}) agree")
-    for reason, count in sum((t.accepted for t in tallies.values()), Counter()).most_common():
-        print(f"  {count:5} differ because {reason}")
-    return 1 if any(tally.differences for tally in tallies.values()) else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -14,5 +14,6 @@ from fastapi_autumn.emulator._app import Emulator
 from fastapi_autumn.emulator._errors import ApiError
 from fastapi_autumn.emulator._faults import Fault, FaultKind
 from fastapi_autumn.emulator._keys import EMULATOR_KEY
+from fastapi_autumn.emulator._tokens import Rates, RateTable, built_in_rates
 
-__all__ = ["EMULATOR_KEY", "ApiError", "Emulator", "Fault", "FaultKind"]
+__all__ = ["EMULATOR_KEY", "ApiError", "Emulator", "Fault", "FaultKind", "RateTable", "Rates", "built_in_rates"]

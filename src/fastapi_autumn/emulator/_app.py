@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,12 +19,14 @@ from fastapi_autumn.emulator._clock import DAY, Clock, system_clock
 from fastapi_autumn.emulator._errors import ApiError, duplicate_idempotency_key
 from fastapi_autumn.emulator._faults import Fault, Faults
 from fastapi_autumn.emulator._http import Answer, Call, Operation, parse_json, parse_version
-from fastapi_autumn.emulator._keys import EMULATOR_KEY
+from fastapi_autumn.emulator._keys import EMULATOR_KEY, PUBLISHABLE_KEY
 from fastapi_autumn.emulator._seeding import WireCatalog, seed, wire_of
 from fastapi_autumn.emulator._store import Document, State, Store
+from fastapi_autumn.emulator._tokens import RateTable, genai_rates
 from fastapi_autumn.emulator.routes import (
     balances,
     billing,
+    catalog,
     check,
     control,
     customers,
@@ -32,12 +34,18 @@ from fastapi_autumn.emulator.routes import (
     events,
     features,
     locks,
+    organization,
+    pages,
     plans,
+    signin,
     track,
 )
 
 _ROUTES: dict[tuple[str, str], Operation] = {}
-for _module in (customers, check, track, locks, balances, events, features, plans, billing, entities, control):
+for _module in (
+    customers, check, track, locks, balances, events, entities, features, plans, catalog, billing, organization,
+    signin, pages, control,
+):  # fmt: skip
     _ROUTES.update(_module.ROUTES)
 _PATTERNS = [
     (method, re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path)), path) for method, path in _ROUTES if "{" in path
@@ -50,6 +58,20 @@ _CORS = {
 _FAILURES = {429: "rate_limit_exceeded", 500: "internal_error", 503: "service_unavailable"}
 
 
+class _Route(NamedTuple):
+    """What a method and a path stand for."""
+
+    operation: Operation | None
+    pattern: str | None
+    values: dict[str, str]
+
+    def known(self) -> Operation:
+        """Return the operation. Where there is none, Autumn looks for a dashboard session, and finds none."""
+        if self.operation is None:
+            raise ApiError(401, "no_auth_header", "Unauthorized - no session found")
+        return self.operation
+
+
 class Emulator:
     """An ASGI app that answers like Autumn's API 2.3.0, with its own SQLite file.
 
@@ -57,6 +79,8 @@ class Emulator:
     everything in this process. `catalog` seeds an empty file: the body of catalog.update (`{"features", "plans"}`),
     or an object with `to_wire()` that returns one. `clock` returns milliseconds since 1970 and replaces the time of
     the machine.
+
+    `rates` finds the prices of models for track_tokens; by default genai-prices is asked where it is installed.
 
     It accepts the key `EMULATOR_KEY`; `add_key` and `revoke_key` change that.
     """
@@ -66,14 +90,17 @@ class Emulator:
         path: str | Path = ".autumn/emulator.db",
         catalog: WireCatalog | Document | None = None,
         clock: Callable[[], int] | None = None,
+        rates: RateTable = genai_rates,
     ) -> None:
         self._store = Store(path)
         self.clock = Clock(clock or system_clock, lambda: self._store.state().clock_offset, self._store.move_clock)
         self.faults = Faults(self._store)
+        self._rates = rates
         self._catalog: Catalog | None = None
         self._catalog_revision = -1
         with self._store.transaction():
             self.add_key(EMULATOR_KEY)
+            self.add_key(PUBLISHABLE_KEY)
             if catalog is not None and not self._store.row("SELECT 1 FROM features UNION SELECT 1 FROM plans"):
                 self.seed(catalog)
 
@@ -116,58 +143,55 @@ class Emulator:
             return Response(status_code=204, headers=headers, media_type="text/plain; charset=UTF-8")
         if (request.method, path) == ("GET", "/"):
             return Response("Hello from the Autumn emulator", media_type="text/plain; charset=UTF-8")
-        operation, pattern, values = _find(request.method, path)
+        route = _find(request.method, path)
         state = self._store.state()
         fault = None
-        if operation is not None and not operation.name.startswith("emulator."):
-            fault = self.faults.hit(operation.name, state.faults_revision)
+        if route.operation is not None and not route.operation.name.startswith("emulator."):
+            fault = self.faults.hit(route.operation.name, state.faults_revision)
         if fault is not None:
             await _before(fault, send)
             if fault.kind == "fail":
                 return _response(_failure(fault))
             if fault.kind == "unverified" and not fault.works:
                 return _response(_unverified(parse_json(raw)))
-        answer = self._answer(request, raw, operation, pattern, values, state)
+        answer = self._answer(request, raw, route, state)
         if fault is not None:
             await _after(fault, send)
-            if fault.kind == "unverified" and answer.status < 400:  # noqa: PLR2004 - refusals are not failing open
+            if fault.kind == "unverified" and answer.status < 400:  # noqa: PLR2004 - a refusal stays one
                 return _response(_unverified(parse_json(raw)))
         return _response(answer)
 
-    def _answer(
-        self,
-        request: Request,
-        raw: bytes,
-        operation: Operation | None,
-        pattern: str | None,
-        values: dict[str, str],
-        state: State,
-    ) -> Answer:
-        now = self.clock.now()
+    def _answer(self, request: Request, raw: bytes, route: _Route, state: State) -> Answer:
         env = "sandbox"
         try:
-            if operation is None or not operation.public:
+            if route.operation is None or not route.operation.public:
                 key = request.headers.get("authorization")
-                env = _keys.authenticate(self._store, key, request.method, request.scope["path"], pattern)
-            if operation is None:
-                raise ApiError(401, "no_auth_header", "Unauthorized - no session found")
-            call = Call(
-                store=self._store,
-                catalog=self._current_catalog(state),
-                now=now,
-                body=parse_json(raw) if raw else None,
-                version=parse_version(request.headers.get("x-api-version")),
-                path=values,
-                query=dict(request.query_params),
-                env=env,
-                base_url=str(request.base_url).rstrip("/"),
-            )
-            if state.next_lock_expiry is not None and state.next_lock_expiry <= now:
+                env = _keys.authenticate(self._store, key, request.method, request.scope["path"], route.pattern)
+            operation = route.known()
+            call = self._call(request, raw, route, state, env=env)
+            if state.next_lock_expiry is not None and state.next_lock_expiry <= call.now:
                 with self._store.transaction():
                     locks.release_expired(call)
-            return _as_answer(self._run(operation, call, request.headers.get("idempotency-key")))
+            result = self._run(operation, call, request.headers.get("idempotency-key"))
         except ApiError as error:
             return Answer(error.status, {"message": error.message, "code": error.code, "env": env})
+        return result if isinstance(result, Answer) else Answer(200, result)
+
+    def _call(self, request: Request, raw: bytes, route: _Route, state: State, *, env: str) -> Call:
+        return Call(
+            store=self._store,
+            catalog=self._current_catalog(state),
+            now=self.clock.now(),
+            body=parse_json(raw) if raw else None,
+            raw=raw,
+            version=parse_version(request.headers.get("x-api-version")),
+            path=route.values,
+            query=dict(request.query_params),
+            authorization=request.headers.get("authorization", ""),
+            env=env,
+            base_url=str(request.base_url).rstrip("/"),
+            rates=self._rates,
+        )
 
     def _run(self, operation: Operation, call: Call, key: str | None) -> Any:
         """Run an operation, in one transaction if it writes. An error undoes what it wrote, and frees its key."""
@@ -206,19 +230,15 @@ class Emulator:
         operation(Call(store=self._store, catalog=Catalog(self._store), now=self.clock.now()))
 
 
-def _find(method: str, path: str) -> tuple[Operation | None, str | None, dict[str, str]]:
+def _find(method: str, path: str) -> _Route:
     found = _ROUTES.get((method, path))
     if found is not None:
-        return found, path, {}
+        return _Route(found, path, {})
     for wanted, pattern, route in _PATTERNS:
         match = pattern.fullmatch(path) if wanted == method else None
         if match:
-            return _ROUTES[method, route], route, match.groupdict()
-    return None, None, {}
-
-
-def _as_answer(result: Any) -> Answer:
-    return result if isinstance(result, Answer) else Answer(200, result)
+            return _Route(_ROUTES[method, route], route, match.groupdict())
+    return _Route(None, None, {})
 
 
 def _response(answer: Answer) -> Response:
@@ -264,7 +284,7 @@ async def _after(fault: Fault, send: Send) -> None:
 
 
 async def _break(send: Send, error: ConnectionError) -> None:
-    """Break off in the middle of an answer: a server then closes the socket, a caller in this process gets the error."""
+    """Break off in the middle of an answer: a server closes the socket, a caller in this process gets the error."""
     headers = [(b"content-type", b"application/json"), (b"content-length", b"1000")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     raise error

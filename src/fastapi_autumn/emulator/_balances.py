@@ -155,7 +155,7 @@ def slots_of(entitlements: Iterable[Entitlement], entity_id: str | None) -> list
 def in_order(
     slots: Iterable[Slot],
     *,
-    credit_systems: frozenset[str] | set[str],
+    credit_systems: frozenset[str],
     entity_id: str | None = None,
     refund: bool = False,
 ) -> list[Slot]:
@@ -245,23 +245,23 @@ def deduct(
     """
     if units < 0:
         return _give_back(slots, -units, costs, overflow=behavior == "overflow")
-    moves: list[Move] = []
-    left = _take_rollovers(slots, units, costs, moves)
-    used: dict[str, Decimal] = {}
+    payment = _Payment(units, costs, limits)
     for slot in slots:
-        most = None if slot.entitlement.unlimited else max(ZERO, slot.balance)
-        left = _take(slot, left, costs, most, limits, used, moves)
+        payment.take_rollovers(slot)
     for slot in slots:
-        room = overage_left(slots, slot.entitlement.feature_id, limits)
-        if slot.entitlement.is_usage_based or limits.overage_allowed.get(slot.entitlement.feature_id):
-            left = _take(slot, left, costs, room, limits, used, moves)
-    if rounded(left) > 0 and slots:
+        payment.take(slot, None if slot.entitlement.unlimited else max(ZERO, slot.balance))
+    for slot in slots:
+        feature_id = slot.entitlement.feature_id
+        if slot.entitlement.is_usage_based or limits.overage_allowed.get(feature_id):
+            payment.take(slot, overage_left(slots, feature_id, limits))
+    if rounded(payment.left) > 0 and slots:
         if behavior == "reject":
-            put_back(slots, moves)
+            put_back(slots, payment.moves)
             raise InsufficientBalance
         if behavior == "overflow":
-            _take(slots[0], left, costs, None, NO_LIMITS, {}, moves)
-    return moves
+            payment.limits = NO_LIMITS
+            payment.take(slots[0], None)
+    return payment.moves
 
 
 def put_back(slots: Iterable[Slot], moves: Sequence[Move], units: Decimal | None = None) -> list[Move]:
@@ -354,70 +354,81 @@ def _roll_over(entitlement: Entitlement, due: int, new_id: str) -> None:
     entitlement.rollovers = [left for left in entitlement.rollovers if left.balance > 0]
 
 
-def _take_rollovers(slots: Sequence[Slot], units: Decimal, costs: Mapping[str, Decimal], moves: list[Move]) -> Decimal:
-    for slot in slots:
-        cost = costs[slot.entitlement.feature_id]
-        for left in sorted(slot.entitlement.rollovers, key=lambda item: item.expires_at or float("inf")):
-            credits_ = rounded(min(left.balance, units * cost))
-            if credits_ <= 0 or slot.entitlement.unlimited:
-                continue
-            left.balance, left.used = left.balance - credits_, left.used + credits_
-            share = min(units, _CONTEXT.divide(credits_, cost))
-            units -= share
-            moves.append(Move(slot.entitlement.id, slot.entity_id, left.id, credits_, share))
-    return units
+class _Payment:
+    """An amount that is being taken from one slot after the other; `left` is what is still to be paid."""
+
+    def __init__(self, units: Decimal, costs: Mapping[str, Decimal], limits: Limits) -> None:
+        self.left = units
+        self.limits = limits
+        self.moves: list[Move] = []
+        self._costs = costs
+        self._used: dict[str, Decimal] = {}
+
+    def take_rollovers(self, slot: Slot) -> None:
+        """Take from what was rolled over, what expires first first."""
+        held = slot.entitlement
+        for rollover in sorted(held.rollovers, key=lambda item: item.expires_at or float("inf")):
+            credits_ = self._credits(slot, rollover.balance)
+            if credits_ > 0 and not held.unlimited:
+                rollover.balance, rollover.used = rollover.balance - credits_, rollover.used + credits_
+                self._pay(slot, credits_, rollover.id)
+
+    def take(self, slot: Slot, most: Decimal | None) -> None:
+        """Take up to `most` credits from a slot (None: as many as it needs)."""
+        credits_ = self._credits(slot, most)
+        if credits_ > 0:
+            slot.add(-credits_)
+            self._pay(slot, credits_, None)
+
+    def _credits(self, slot: Slot, most: Decimal | None) -> Decimal:
+        feature_id = slot.entitlement.feature_id
+        credits_ = _CONTEXT.multiply(self.left, self._costs[feature_id])
+        if most is not None:
+            credits_ = min(credits_, most)
+        window = self.limits.usage_left.get(feature_id)
+        if window is not None:
+            credits_ = min(credits_, max(ZERO, window - self._used.get(feature_id, ZERO)))
+        return rounded(credits_)
+
+    def _pay(self, slot: Slot, credits_: Decimal, rollover_id: str | None) -> None:
+        feature_id = slot.entitlement.feature_id
+        units = _units(credits_, self.left, self._costs[feature_id])
+        self._used[feature_id] = self._used.get(feature_id, ZERO) + credits_
+        self.left -= units
+        self.moves.append(Move(slot.entitlement.id, slot.entity_id, rollover_id, credits_, units))
 
 
-def _take(
-    slot: Slot,
-    units: Decimal,
-    costs: Mapping[str, Decimal],
-    most: Decimal | None,
-    limits: Limits,
-    used: dict[str, Decimal],
-    moves: list[Move],
-) -> Decimal:
-    """Take up to `most` credits (None: any number) for `units`; return the units that are still to be paid."""
-    feature_id = slot.entitlement.feature_id
-    cost = costs[feature_id]
-    needed = _CONTEXT.multiply(units, cost)
-    credits_ = needed if most is None else min(needed, most)
-    window = limits.usage_left.get(feature_id)
-    if window is not None:
-        credits_ = min(credits_, max(ZERO, window - used.get(feature_id, ZERO)))
-    credits_ = rounded(credits_)
-    if credits_ <= 0 or cost == 0:
-        return units
-    slot.add(-credits_)
-    used[feature_id] = used.get(feature_id, ZERO) + credits_
-    share = units if credits_ >= rounded(needed) else _CONTEXT.divide(credits_, cost)
-    moves.append(Move(slot.entitlement.id, slot.entity_id, None, credits_, share))
-    return units - share
+def _units(credits_: Decimal, left: Decimal, cost: Decimal) -> Decimal:
+    """Say how many units some credits pay for; all that are left, if only rounding stands between."""
+    if credits_ >= rounded(_CONTEXT.multiply(left, cost)):
+        return left
+    return _CONTEXT.divide(credits_, cost)
 
 
 def _give_back(slots: Sequence[Slot], units: Decimal, costs: Mapping[str, Decimal], *, overflow: bool) -> list[Move]:
-    moves = []
-    for slot in slots:
+    moves: list[Move] = []
+
+    def give(slot: Slot, most: Decimal | None, rollover: Rollover | None = None) -> None:
+        nonlocal units
         cost = costs[slot.entitlement.feature_id]
-        missing = max(ZERO, slot.entitlement.granted - slot.balance)
-        credits_ = rounded(min(_CONTEXT.multiply(units, cost), missing))
+        needed = _CONTEXT.multiply(units, cost)
+        credits_ = rounded(needed if most is None else min(needed, most))
         if credits_ <= 0:
-            continue
-        slot.add(credits_)
-        share = min(units, _CONTEXT.divide(credits_, cost))
+            return
+        if rollover is None:
+            slot.add(credits_)
+        else:
+            rollover.balance, rollover.used = rollover.balance + credits_, rollover.used - credits_
+        share = _units(credits_, units, cost)
         units -= share
-        moves.append(Move(slot.entitlement.id, slot.entity_id, None, -credits_, -share))
+        place = None if rollover is None else rollover.id
+        moves.append(Move(slot.entitlement.id, slot.entity_id, place, -credits_, -share))
+
     for slot in slots:
-        cost = costs[slot.entitlement.feature_id]
-        for left in slot.entitlement.rollovers:
-            credits_ = rounded(min(units * cost, left.used))
-            if credits_ > 0:
-                left.balance, left.used = left.balance + credits_, left.used - credits_
-                share = min(units, _CONTEXT.divide(credits_, cost))
-                units -= share
-                moves.append(Move(slot.entitlement.id, slot.entity_id, left.id, -credits_, -share))
-    if overflow and slots and units > 0:
-        credits_ = rounded(units * costs[slots[0].entitlement.feature_id])
-        slots[0].add(credits_)
-        moves.append(Move(slots[0].entitlement.id, slots[0].entity_id, None, -credits_, -units))
+        give(slot, max(ZERO, slot.entitlement.granted - slot.balance))
+    for slot in slots:
+        for rollover in slot.entitlement.rollovers:
+            give(slot, rollover.used, rollover)
+    if overflow and slots:
+        give(slots[0], None)
     return moves

@@ -6,10 +6,12 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+from urllib.parse import parse_qsl
 
 from fastapi_autumn.emulator._catalog import Catalog
 from fastapi_autumn.emulator._errors import ApiError
 from fastapi_autumn.emulator._store import Document, Store
+from fastapi_autumn.emulator._tokens import RateTable, built_in_rates
 from fastapi_autumn.emulator._validation import Fields
 
 Version: TypeAlias = tuple[int, int, int]
@@ -43,19 +45,19 @@ class Call:
     version: Version = NEWEST
     path: dict[str, str] = field(default_factory=dict)
     query: dict[str, str] = field(default_factory=dict)
-    headers: dict[str, str] = field(default_factory=dict)
-    text: str = ""
+    raw: bytes = b""
+    authorization: str = ""
     env: str = "sandbox"
     base_url: str = ""
+    rates: RateTable = built_in_rates
 
     def fields(self) -> Fields:
         """Read the body as an object, field by field."""
         return Fields(self.body)
 
-    def refresh_catalog(self) -> Catalog:
-        """Read features and plans again after writing some."""
-        self.catalog = Catalog(self.store)
-        return self.catalog
+    def form(self) -> dict[str, str]:
+        """Read the body as a form, as browsers send it; a field that comes twice counts once."""
+        return dict(parse_qsl(self.raw.decode(errors="replace")))
 
 
 @dataclass(slots=True, frozen=True)

@@ -6,6 +6,7 @@ from fastapi_autumn.emulator._errors import ApiError, invalid_request
 from fastapi_autumn.emulator._store import Store
 
 EMULATOR_KEY = "am_sk_test_emulator"
+PUBLISHABLE_KEY = "am_pk_test_emulator"
 _SECRET = ("am_sk_test", "am_sk_live")
 _PUBLISHABLE = ("am_pk_test", "am_pk_live")
 _PREFIXES = (*_SECRET, *_PUBLISHABLE, "am_oauth_", "am_jwt_")
@@ -15,7 +16,7 @@ _PUBLIC = {("GET", "/v1/products"), ("POST", "/v1/entitled"), ("POST", "/v1/chec
 
 
 def authenticate(store: Store, header: str | None, method: str, path: str, pattern: str | None) -> str:
-    """Return the environment of the key in `Authorization`, or raise the 401. `pattern` is the route, if there is one."""
+    """Return the environment of the key in `Authorization`, or raise the 401. `pattern` is the route, if any."""
     scheme, _, key = (header or "").partition(" ")
     if scheme.lower() != "bearer" or not key:
         raise ApiError(401, "no_secret_key", "Secret key not found in Authorization header")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from fastapi_autumn.emulator import _balances
 from fastapi_autumn.emulator._balances import Entitlement
-from fastapi_autumn.emulator._catalog import Catalog, entitlements_of, is_free, is_one_off
+from fastapi_autumn.emulator._catalog import Catalog, is_free, is_one_off
 from fastapi_autumn.emulator._clock import add_interval
 from fastapi_autumn.emulator._customer import AttachedPlan, Customer, new_id
+from fastapi_autumn.emulator._grants import entitlements_of
 from fastapi_autumn.emulator._store import Document, Store
 
 
@@ -66,9 +67,9 @@ def current_plan(customer: Customer, plan: Document, entity_id: str | None = Non
     if plan["add_on"] or is_one_off(plan):
         return None
     for attached in customer.plans:
-        if attached.status == "active" and not attached.add_on and not attached.one_off:
-            if attached.group == plan["group"] and attached.entity_id == entity_id:
-                return attached
+        is_main = attached.status == "active" and not attached.add_on and not attached.one_off
+        if is_main and attached.group == plan["group"] and attached.entity_id == entity_id:
+            return attached
     return None
 
 

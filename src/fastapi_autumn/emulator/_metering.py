@@ -74,7 +74,7 @@ def customer_or_new(call: Call, customer_id: str, data: Any) -> Customer:
 
 @dataclass(slots=True)
 class Meter:
-    """One feature of one customer (or entity) at one moment: the slots that pay for it, and what a unit costs in each."""
+    """One feature of one customer (or entity) at one moment: who pays for it, and what a unit costs there."""
 
     call: Call
     customer: Customer

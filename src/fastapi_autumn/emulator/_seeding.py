@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
-from fastapi_autumn.emulator import _catalog
+from fastapi_autumn.emulator import _features, _plans
 from fastapi_autumn.emulator._catalog import CREDIT_SYSTEMS, Catalog
 from fastapi_autumn.emulator._errors import not_found
 from fastapi_autumn.emulator._store import Document, Store
@@ -39,11 +39,11 @@ def put_features(store: Store, bodies: list[Document]) -> list[Document]:
     for body in sorted(bodies, key=lambda body: body.get("type") in CREDIT_SYSTEMS):
         catalog, fields = Catalog(store), Fields(body)
         before = catalog.features.get(fields.text("feature_id"))
-        feature = _catalog.read_feature(fields, before)
+        feature = _features.read_feature(fields, before)
         if before is None:
-            _catalog.create_feature(store, catalog, feature)
+            _features.create_feature(store, catalog, feature)
         else:
-            _catalog.update_feature(store, feature)
+            _features.update_feature(store, feature)
         done[feature["id"]] = feature
     return [done[body["feature_id"]] for body in bodies]
 
@@ -56,10 +56,10 @@ def put_plans(store: Store, bodies: list[Document], *, now: int) -> list[Documen
         plan_id = fields.text("plan_id")
         fields.check()
         if plan_id in catalog.plans:
-            plan = _catalog.update_plan(store, catalog, fields, now=now)
+            plan = _plans.update_plan(store, catalog, fields, now=now)
         else:
-            plan = _catalog.read_plan(fields, catalog, now=now) | {"id": plan_id}
-            _catalog.keep_plan(store, plan, new=True)
+            plan = _plans.read_plan(fields, catalog, now=now) | {"id": plan_id}
+            _plans.keep_plan(store, plan, new=True)
         done.append(plan)
         for variant in body.get("variants") or []:
             _put_variant(store, plan_id, body, variant, now=now)
@@ -74,4 +74,4 @@ def _put_variant(store: Store, base_id: str, base: Document, variant: Document, 
     (plan,) = put_plans(store, [body], now=now)
     if base_id not in Catalog(store).plans:
         raise not_found("product", base_id)
-    _catalog.keep_plan(store, plan | {"base_variant_id": base_id}, new=False)
+    _plans.keep_plan(store, plan | {"base_variant_id": base_id}, new=False)

@@ -11,10 +11,13 @@ from fastapi_autumn.emulator._catalog import Catalog
 from fastapi_autumn.emulator._customer import AttachedPlan, Customer
 from fastapi_autumn.emulator._store import Document
 
+# JavaScript, which wrote the recordings, prints larger numbers with an exponent.
+_EXACT = 10**21
+
 
 def number(value: Decimal | float) -> int | float:
     """Return a JSON number: whole ones without a point."""
-    if value == int(value) and abs(value) < 10**21:
+    if -_EXACT < value < _EXACT and value == int(value):
         return int(value)
     return float(value)
 
@@ -72,13 +75,7 @@ def entity(
 
 
 def balance(
-    catalog: Catalog,
-    who: Customer,
-    feature_id: str,
-    *,
-    now: int,
-    entity_id: str | None = None,
-    expand: bool = False,
+    catalog: Catalog, who: Customer, feature_id: str, *, now: int, entity_id: str | None = None, expand: bool = False
 ) -> Document | None:
     """Show the balance of one feature, or None if the customer has none."""
     slots = in_order(

@@ -25,9 +25,13 @@ _KINDS = {
 }
 KINDS = tuple(_KINDS)
 _PER = Decimal(1_000_000)
+_GENAI_NAMES = {
+    "input": "input_mtok", "output": "output_mtok", "cache_read": "cache_read_mtok", "cache_write": "cache_write_mtok",
+    "audio_input": "input_audio_mtok", "audio_output": "output_audio_mtok",
+}  # fmt: skip
 
 Rates: TypeAlias = Mapping[str, Decimal]
-"""Dollars per million tokens: `input` and `output`, and `cache_read`, `cache_write`, `audio_input`, ... where they differ."""
+"""Dollars per million tokens: `input`, `output`, and `cache_read`, `audio_input` and so on where they differ."""
 
 RateTable: TypeAlias = Callable[[str, str], Rates | None]
 """Finds the rates of a model, by provider and model name; None for an unknown model."""
@@ -54,11 +58,11 @@ def built_in_rates(provider: str, model: str) -> Rates | None:
     return _BUILT_IN.get(f"{provider}/{model}")
 
 
-def price(system: Document, model_id: str, usage: Mapping[str, int], table: RateTable | None = None) -> TokenPrice:
+def price(system: Document, model_id: str, usage: Mapping[str, int], table: RateTable) -> TokenPrice:
     """Price the tokens of one call. The markup of the model goes before the provider's, that before the default."""
     provider, _, model = model_id.partition("/")
     own = (system.get("model_markups") or {}).get(model_id) or {}
-    rates = _rates(own, provider, model, table or rate_table)
+    rates = _rates(own, provider, model, table)
     if rates is None:
         raise invalid_request(f"Model {model_id} not found in models.dev pricing data")
     markup, source = _markup(system, own, provider)
@@ -88,15 +92,10 @@ def genai_rates(provider: str, model: str) -> Rates | None:
     except LookupError:
         return None
     listed: Any = found.get_prices(datetime.now(UTC))
-    names = {"input": "input_mtok", "output": "output_mtok", "cache_read": "cache_read_mtok",
-             "cache_write": "cache_write_mtok", "audio_input": "input_audio_mtok", "audio_output": "output_audio_mtok"}  # fmt: skip
-    rates = {name: getattr(listed, field, None) for name, field in names.items()}
+    rates = {name: getattr(listed, field, None) for name, field in _GENAI_NAMES.items()}
     # A price with steps counts from its first one.
     flat = {name: amount(getattr(rate, "base", rate)) for name, rate in rates.items() if rate is not None}
     return flat if "input" in flat and "output" in flat else None
-
-
-rate_table: RateTable = built_in_rates
 
 
 def _rates(own: Document, provider: str, model: str, table: RateTable) -> Rates | None:

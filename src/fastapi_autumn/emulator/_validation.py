@@ -57,6 +57,13 @@ class Fields:
         """Read a string that must be there; "" if it is not, which `check()` then refuses."""
         return self.string(name, required=True) or ""
 
+    def known_id(self) -> str:
+        """Read the id of a customer that must not be ""; with that, Autumn picks somebody where it does not look."""
+        value = self.text("customer_id")
+        if self.raw("customer_id") == "":
+            self.fail("customer_id", "can't be an empty string")
+        return value
+
     def boolean(self, name: str, *, default: bool = False) -> bool:
         """Read true or false."""
         value = self._typed(name, "boolean")

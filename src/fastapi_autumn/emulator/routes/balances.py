@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi_autumn.emulator._balances import ZERO, Slot, amount, in_order, set_remaining, slots_of
-from fastapi_autumn.emulator._catalog import entitlement
 from fastapi_autumn.emulator._clock import RESET_INTERVALS
 from fastapi_autumn.emulator._customer import Customer
 from fastapi_autumn.emulator._errors import invalid_request
+from fastapi_autumn.emulator._grants import entitlement
 from fastapi_autumn.emulator._http import Call, Operation
 from fastapi_autumn.emulator._metering import customer_of, save
 from fastapi_autumn.emulator._store import Document
@@ -18,7 +18,7 @@ from fastapi_autumn.emulator._validation import Fields
 def create(call: Call) -> Any:
     """Grant a balance by itself: `included_grant` credits or `unlimited`, with or without reset and expiry."""
     fields = call.fields()
-    customer_id, feature_id = fields.text("customer_id"), fields.text("feature_id")
+    customer_id, feature_id = fields.known_id(), fields.text("feature_id")
     grant = fields.number("included_grant")
     unlimited = fields.boolean("unlimited")
     reset = _read_reset(fields)
@@ -54,7 +54,7 @@ def create(call: Call) -> Any:
 def update(call: Call) -> Any:
     """Correct a balance: set `remaining` or `usage`, add to it, or change what it grants and when it ends."""
     fields = call.fields()
-    customer_id, feature_id = fields.text("customer_id"), fields.text("feature_id")
+    customer_id, feature_id = fields.known_id(), fields.text("feature_id")
     remaining, usage = fields.number("remaining"), fields.number("usage")
     added, grant = fields.number("add_to_balance"), fields.number("included_grant")
     next_reset_at = fields.number("next_reset_at", nullable=True)
@@ -87,7 +87,7 @@ def update(call: Call) -> Any:
 def delete(call: Call) -> Any:
     """Take balances away: the one with `balance_id`, or all those of a feature that came with no plan."""
     fields = call.fields()
-    customer_id = fields.text("customer_id")
+    customer_id = fields.known_id()
     feature_id, balance_id = fields.string("feature_id"), fields.string("balance_id")
     fields.check()
     if feature_id is None and balance_id is None:

@@ -85,7 +85,7 @@ def preview_attach(call: Call) -> Any:
 def update(call: Call) -> Any:
     """Cancel a plan now or at the end of its cycle, take that back, or change what was bought in advance."""
     fields = call.fields()
-    customer_id, plan_id = fields.text("customer_id"), fields.string("plan_id")
+    customer_id, plan_id = fields.known_id(), fields.string("plan_id")
     subscription_id = fields.string("subscription_id", nullable=True)
     actions = ("cancel_immediately", "cancel_end_of_cycle", "uncancel")
     action = fields.choice("cancel_action", actions)
@@ -116,7 +116,7 @@ def update(call: Call) -> Any:
 def open_customer_portal(call: Call) -> Any:
     """Give the address of a page that stands in for Stripe's portal."""
     fields = call.fields()
-    customer_id = fields.text("customer_id")
+    customer_id = fields.known_id()
     fields.string("return_url", nullable=True)
     fields.check()
     customer = customer_of(call, customer_id)
@@ -126,7 +126,7 @@ def open_customer_portal(call: Call) -> Any:
 def setup_payment(call: Call) -> Any:
     """Give the address of a page where the customer leaves a card, which the stand-in believes."""
     fields = call.fields()
-    customer_id = fields.text("customer_id")
+    customer_id = fields.known_id()
     success_url = fields.string("success_url", nullable=True)
     fields.check()
     customer = customer_of(call, customer_id)
@@ -137,7 +137,7 @@ def setup_payment(call: Call) -> Any:
 
 def _read(call: Call) -> _Attach:
     fields = call.fields()
-    customer_id, plan_id = fields.text("customer_id"), fields.text("plan_id")
+    customer_id, plan_id = fields.known_id(), fields.text("plan_id")
     quantities = {
         item.text("feature_id"): item.number("quantity") or 0 for item in fields.objects("feature_quantities")
     }
@@ -158,7 +158,7 @@ def _read(call: Call) -> _Attach:
 
 
 def _is_later(call: Call, request: _Attach, current: AttachedPlan) -> bool:
-    """Whether the plan starts when the current one's cycle ends: asked for, or a downgrade of a plan that is paid for."""
+    """Whether the plan starts when the current cycle ends: asked for, or a downgrade from a plan that is paid for."""
     if current.period_end is None or request.schedule == "immediate":
         return False
     before = call.catalog.plan(current.plan_id, current.version)
@@ -213,31 +213,29 @@ def _lines(call: Call, request: _Attach) -> list[Document]:
             end = add_interval(call.now, price["interval"], price.get("interval_count", 1))
             period = {"start": call.now, "end": end}
             text += f" (from {_day(call.now)} to {_day(end)})"
-        lines.append(_line(plan, text, price["amount"], None, 1, period))
+        lines.append(_line(plan, text, price["amount"]) | ({"period": period} if period else {}))
     for item in plan["items"]:
         quantity = request.quantities.get(item["feature_id"], 0)
         if item["price"] and item["price"]["billing_method"] == "prepaid" and quantity > item["included"]:
             packs = -(-(quantity - item["included"]) // item["price"]["billing_units"])
             cost = packs * (item["price"].get("amount") or 0)
             name = call.catalog.features[item["feature_id"]]["name"]
-            lines.append(_line(plan, f"{plan['name']} - {quantity} {name}", cost, item["feature_id"], quantity, None))
+            line = _line(plan, f"{plan['name']} - {quantity} {name}", cost)
+            lines.append(line | {"feature_id": item["feature_id"], "quantity": quantity})
     return lines
 
 
-def _line(
-    plan: Document, text: str, total: float, feature_id: str | None, quantity: float, period: Document | None
-) -> Document:
-    line: Document = {
+def _line(plan: Document, text: str, total: float) -> Document:
+    return {
         "display_name": plan["name"],
         "description": text,
         "subtotal": total,
         "total": total,
         "discounts": [],
         "plan_id": plan["id"],
-        "feature_id": feature_id,
-        "quantity": quantity,
+        "feature_id": None,
+        "quantity": 1,
     }
-    return line | {"period": period} if period else line
 
 
 def _change(plan_id: str, quantities: dict[str, Any]) -> Document:

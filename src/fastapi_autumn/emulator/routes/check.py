@@ -11,14 +11,7 @@ from fastapi_autumn.emulator._balances import InsufficientBalance
 from fastapi_autumn.emulator._customer import Customer
 from fastapi_autumn.emulator._errors import invalid_inputs, invalid_request
 from fastapi_autumn.emulator._http import Call, Operation, parse_object
-from fastapi_autumn.emulator._metering import (
-    Meter,
-    customer_or_new,
-    record_event,
-    rounded_input,
-    save,
-    units_of,
-)
+from fastapi_autumn.emulator._metering import Meter, customer_or_new, record_event, rounded_input, save, units_of
 from fastapi_autumn.emulator._preview import preview
 from fastapi_autumn.emulator._store import Document
 from fastapi_autumn.emulator._validation import Fields
@@ -67,7 +60,7 @@ def moves_credits(body: Any) -> bool:
 
 
 def _read(call: Call, fields: Fields) -> _Check:
-    customer_id = fields.text("customer_id")
+    customer_id = fields.known_id() if moves_credits(call.body) else fields.text("customer_id")
     feature_id = fields.string("feature_id")
     product_id = fields.string("product_id")
     entity_id = fields.string("entity_id", nullable=True)
@@ -145,7 +138,7 @@ def _check_and_take(meter: Meter, feature: Document, request: _Check) -> Documen
             balance=meter.balance(shown, expand="balance.feature" in request.expand),
         )
     if request.lock is not None and slots:
-        locks.keep(call, customer, request.lock, meter, request.units, moves, request.properties)
+        locks.keep(meter, request.lock, request.units, moves, request.properties)
     if not request.skip_event:
         record_event(
             call,

@@ -16,7 +16,7 @@ _PROFILE = ("name", "email", "fingerprint", "stripe_id")
 
 
 def get_or_create(call: Call) -> Any:
-    """Return the customer, made if need be. A name or e-mail that is set is never overwritten; a missing one is filled in."""
+    """Return the customer, made if need be. What is known of a name or e-mail stays; what is missing is filled in."""
     fields = call.fields()
     customer_id = fields.customer_id()
     profile = _read_profile(fields)
@@ -44,9 +44,7 @@ def get_or_create(call: Call) -> Any:
 def get(call: Call) -> Any:
     """Return the customer, or 404."""
     fields = call.fields()
-    customer_id = fields.text("customer_id")
-    if customer_id == "" and "customer_id" in fields and isinstance(fields.raw("customer_id"), str):
-        fields.fail("customer_id", "can't be an empty string")
+    customer_id = fields.known_id()
     expand = fields.strings("expand")
     fields.check()
     return _shapes.customer(call.catalog, customer_of(call, customer_id), now=call.now, env=call.env, expand=expand)
@@ -62,7 +60,7 @@ def get_by_path(call: Call) -> Any:
 def update(call: Call) -> Any:
     """Change a customer's profile, or the billing controls (each kind is replaced as a whole)."""
     fields = call.fields()
-    customer_id = fields.text("customer_id")
+    customer_id = fields.known_id()
     profile = _read_profile(fields)
     controls = fields.mapping("billing_controls")
     renamed = fields.string("new_customer_id", nullable=True)
@@ -95,7 +93,7 @@ def delete(call: Call) -> Any:
     customer_id = call.path.get("id")
     if customer_id is None:
         fields = call.fields()
-        customer_id = fields.text("customer_id")
+        customer_id = fields.known_id()
         fields.check()
     number = _customer.load(call.store, customer_id).number
     call.store.run("DELETE FROM customers WHERE seq = ?", number)
@@ -181,7 +179,7 @@ def _filter(call: Call, fields: Fields) -> tuple[str, list[Any]]:
     plans = [item.text("id") for item in fields.objects("plans")]
     if plans:
         marks = ",".join("?" * len(plans))
-        where += f" AND seq IN (SELECT customer FROM customer_plans WHERE plan_id IN ({marks}))"
+        where += f" AND seq IN (SELECT customer FROM customer_plans WHERE plan_id IN ({marks}))"  # noqa: S608 - marks
         values += plans
     return where, values
 

@@ -16,7 +16,7 @@ from fastapi_autumn.emulator._validation import Fields
 def create(call: Call) -> Any:
     """Make an entity. It uses one of its feature (a seat), and gets what plans give to each entity of that feature."""
     fields = call.fields()
-    customer_id, entity_id = fields.text("customer_id"), fields.text("entity_id")
+    customer_id, entity_id = fields.known_id(), fields.text("entity_id")
     feature_id = fields.text("feature_id")
     name = fields.string("name", nullable=True)
     fields.check()
@@ -59,10 +59,7 @@ def list_(call: Call) -> Any:
     wanted = entities[start : start + page.limit]
     shown = [_shapes.entity(call.catalog, customer, entity, now=call.now, env=call.env) for entity in wanted]
     more = start + page.limit < len(entities)
-    return {
-        "list": shown,
-        "next_cursor": _lists.cursor(wanted[-1]["id"], wanted[-1]["created_at"]) if more else None,
-    }
+    return {"list": shown, "next_cursor": _lists.cursor(wanted[-1]["id"], wanted[-1]["created_at"]) if more else None}
 
 
 def update(call: Call) -> Any:

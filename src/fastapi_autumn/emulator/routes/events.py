@@ -72,7 +72,8 @@ def aggregate(call: Call) -> Any:
     if end - start > 1_000 * DAY:
         raise invalid_inputs("custom_range: range is too long")
     bins = _bins(start, end, size)
-    rows = _sums(call, customer_id, entity_id, features, (bins[0], end), group)
+    where, values = _where(customer_id, entity_id, features, (bins[0], end))
+    rows = _sums(call, where, values, group)
     return _series(bins, features, rows, group)
 
 
@@ -101,21 +102,10 @@ def _series(bins: list[int], features: list[str], rows: list[Any], group: str | 
     return {"list": series, "total": total}
 
 
-def _sums(
-    call: Call,
-    customer_id: str | None,
-    entity_id: str | None,
-    features: list[str],
-    span: tuple[int, int],
-    group: str | None,
-) -> list[Any]:
+def _sums(call: Call, where: str, values: list[Any], group: str | None) -> list[Any]:
     """Add up by hour, the smallest bin; the larger ones are put together from hours."""
-    where, values = _where(customer_id, entity_id, features, span)
-    path = (
-        "$." + ".".join(json.dumps(part) for part in (group or "").removeprefix("properties.").split("."))
-        if group
-        else None
-    )
+    names = (group or "").removeprefix("properties.").split(".")
+    path = "$." + ".".join(json.dumps(name) for name in names) if group else None
     return call.store.rows(
         f"SELECT timestamp / {HOUR} * {HOUR} AS hour, feature_id, sum(value), count(*), "  # noqa: S608 - constants
         "CASE WHEN ? IS NULL THEN NULL ELSE json_extract(properties, ?) END AS part "

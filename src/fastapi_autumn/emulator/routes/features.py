@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi_autumn.emulator import _catalog
+from fastapi_autumn.emulator import _features
 from fastapi_autumn.emulator._errors import ApiError
 from fastapi_autumn.emulator._http import Call, Operation
 
@@ -13,8 +13,8 @@ def create(call: Call) -> Any:
     """Make a feature. The id is taken as it comes: Autumn accepts any characters here."""
     fields = call.fields()
     fields.text("feature_id")
-    feature = _catalog.read_feature(fields)
-    _catalog.create_feature(call.store, call.catalog, feature)
+    feature = _features.read_feature(fields)
+    _features.create_feature(call.store, call.catalog, feature)
     return feature
 
 
@@ -36,15 +36,15 @@ def update(call: Call) -> Any:
     fields = call.fields()
     feature_id = call.path.get("id") or fields.text("feature_id")
     fields.check()
-    feature = _catalog.read_feature(fields, call.catalog.feature(feature_id))
+    feature = _features.read_feature(fields, call.catalog.feature(feature_id))
     renamed = fields.string("new_feature_id")
     if renamed and renamed != feature_id:
         if renamed in call.catalog.features:
             raise ApiError(409, "duplicate_feature_id", f"Feature {renamed} already exists")
-        _catalog.delete_feature(call.store, call.catalog, feature_id)
+        _features.delete_feature(call.store, call.catalog, feature_id)
         feature |= {"id": renamed}
         call.store.insert("INSERT INTO features (id, doc) VALUES (?, '')", renamed)
-    _catalog.update_feature(call.store, feature)
+    _features.update_feature(call.store, feature)
     return feature
 
 
@@ -55,7 +55,7 @@ def delete(call: Call) -> Any:
         fields = call.fields()
         feature_id = fields.text("feature_id")
         fields.check()
-    _catalog.delete_feature(call.store, call.catalog, feature_id)
+    _features.delete_feature(call.store, call.catalog, feature_id)
     return {"success": True}
 
 

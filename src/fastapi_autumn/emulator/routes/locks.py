@@ -11,7 +11,6 @@ from typing import Any
 from fastapi_autumn.emulator import _customer, _lifecycle
 from fastapi_autumn.emulator._balances import ZERO, Move, amount, settle
 from fastapi_autumn.emulator._clock import DAY, HOUR
-from fastapi_autumn.emulator._customer import Customer
 from fastapi_autumn.emulator._errors import ApiError, invalid_inputs, invalid_request
 from fastapi_autumn.emulator._http import Call, Operation
 from fastapi_autumn.emulator._metering import Meter, record_event, save
@@ -48,21 +47,13 @@ def refuse_taken(call: Call, lock: Lock) -> None:
         raise ApiError(409, "lock_already_exists", "A lock with this ID already exists")
 
 
-def keep(
-    call: Call,
-    customer: Customer,
-    lock: Lock,
-    meter: Meter,
-    units: Decimal,
-    moves: Sequence[Move],
-    properties: Document | None,
-) -> None:
+def keep(meter: Meter, lock: Lock, units: Decimal, moves: Sequence[Move], properties: Document | None) -> None:
     """Keep the receipt of a hold: what was taken from where.
 
     A hold that has expired before it began (seconds sent as milliseconds, say) has no receipt: it can never be
     finalized and its credits stay taken. So it is at Autumn.
     """
-    if lock.expires_at is not None and lock.expires_at <= call.now:
+    if lock.expires_at is not None and lock.expires_at <= meter.call.now:
         return
     receipt = {
         "feature_id": meter.feature_id,
@@ -71,9 +62,9 @@ def keep(
         "moves": [asdict(move) for move in moves],
         "properties": properties or {},
     }
-    call.store.run(
+    meter.call.store.run(
         "INSERT INTO locks (id, customer, expires_at, receipt) VALUES (?, ?, ?, ?)",
-        lock.id, customer.number, lock.expires_at, json.dumps(receipt, default=str),
+        lock.id, meter.customer.number, lock.expires_at, json.dumps(receipt, default=str),
     )  # fmt: skip
 
 
@@ -95,10 +86,8 @@ def finalize(call: Call) -> Any:
     if call.store.is_claimed("lock", lock_id, now=call.now):
         raise invalid_request("Lock receipt not claimable: RESERVATION_ALREADY_PROCESSING", status=409)
     number, receipt = row[0], json.loads(row[1])
-    if action == "release":
-        final = ZERO
-    else:
-        final = amount(receipt["units"]) if override is None else amount(override)
+    confirmed = amount(receipt["units"] if override is None else override)
+    final = confirmed if action == "confirm" else ZERO
     _close(call, lock_id, number, receipt, final, properties=properties)
     return {"success": True}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi_autumn.emulator import _catalog
+from fastapi_autumn.emulator import _plans
 from fastapi_autumn.emulator._errors import ApiError
 from fastapi_autumn.emulator._http import Call, Operation
 
@@ -17,8 +17,8 @@ def create(call: Call) -> Any:
     fields.check()
     if plan_id in call.catalog.plans:
         raise ApiError(400, "product_already_exists", f"Product {plan_id} already exists")
-    plan = _catalog.read_plan(fields, call.catalog, now=call.now) | {"id": plan_id}
-    _catalog.keep_plan(call.store, plan, new=True)
+    plan = _plans.read_plan(fields, call.catalog, now=call.now) | {"id": plan_id}
+    _plans.keep_plan(call.store, plan, new=True)
     return plan
 
 
@@ -47,7 +47,7 @@ def update(call: Call) -> Any:
     fields = call.fields()
     fields.text("plan_id")
     fields.check()
-    return _catalog.update_plan(call.store, call.catalog, fields, now=call.now)
+    return _plans.update_plan(call.store, call.catalog, fields, now=call.now)
 
 
 def update_by_path(call: Call) -> Any:
@@ -65,7 +65,7 @@ def delete(call: Call) -> Any:
         fields = call.fields()
         plan_id, all_versions = fields.text("plan_id"), fields.boolean("all_versions")
         fields.check()
-    _catalog.delete_plan(call.store, call.catalog, plan_id, all_versions=all_versions)
+    _plans.delete_plan(call.store, call.catalog, plan_id, all_versions=all_versions)
     return {"success": True}
 
 

@@ -60,7 +60,7 @@ def batch_track(call: Call) -> Any:
 def track_tokens(call: Call) -> Any:
     """Price the tokens of one call to a model, and take that from an AI credit system."""
     fields = call.fields()
-    customer_id = fields.text("customer_id")
+    customer_id = fields.known_id()
     feature_id = fields.string("feature_id")
     model_id = fields.text("model_id")
     usage = {
@@ -75,7 +75,8 @@ def track_tokens(call: Call) -> Any:
     fields.check()
     customer = customer_of(call, customer_id)
     system = _ai_credit_system(call, customer, feature_id)
-    price = _tokens.price(system, model_id, {name: count for name, count in usage.items() if count is not None})
+    counted = {name: count for name, count in usage.items() if count is not None}
+    price = _tokens.price(system, model_id, counted, call.rates)
     with_key(call, fields)
     request = _Track(
         customer_id, price.cost, entity_id, {**price.properties, **(properties or {})}, None,
@@ -92,7 +93,7 @@ def batch_track_tokens(call: Call) -> Any:
 def set_usage(call: Call) -> Any:
     """Set the usage of a feature's own balance (the older `/v1/usage`)."""
     fields = call.fields()
-    customer_id, feature_id = fields.text("customer_id"), fields.text("feature_id")
+    customer_id, feature_id = fields.known_id(), fields.text("feature_id")
     value = fields.number("value")
     fields.check()
     customer = customer_of(call, customer_id)
@@ -113,7 +114,7 @@ def with_key(call: Call, fields: Fields) -> None:
 
 
 def _read(call: Call, fields: Fields) -> tuple[_Track, list[str]]:
-    customer_id = fields.text("customer_id")
+    customer_id = fields.known_id()
     feature_id = fields.string("feature_id")
     event_name = fields.string("event_name")
     value = fields.number("value")
@@ -161,8 +162,12 @@ def _take(
         if units == 0 and no_tokens_cost is not None:
             # track_tokens with no tokens at all takes 1: Autumn reads the value 0 as "not given".
             units = no_tokens_cost
+        behavior = request.behavior
+        if behavior == "cap" and units > 0 and not call.catalog.features[feature_id]["consumable"]:
+            # Seats that are taken are taken: what is not consumed may go past what was granted.
+            behavior = "overflow"
         try:
-            moves = meter.move(units, request.behavior)
+            moves = meter.move(units, behavior)
         except InsufficientBalance:
             text = _shapes.number(request.value)
             raise ApiError(

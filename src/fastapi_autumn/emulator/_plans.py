@@ -1,0 +1,237 @@
+"""Reading plans from requests (prices, items, trials, and what Autumn fills in), and keeping them."""
+
+from __future__ import annotations
+
+import json
+
+from fastapi_autumn.emulator import _display
+from fastapi_autumn.emulator._catalog import Catalog
+from fastapi_autumn.emulator._clock import BILLING_INTERVALS, RESET_INTERVALS
+from fastapi_autumn.emulator._customer import new_id
+from fastapi_autumn.emulator._errors import invalid_inputs, invalid_request
+from fastapi_autumn.emulator._store import Document, Store
+from fastapi_autumn.emulator._validation import Fields
+
+
+def read_plan(fields: Fields, catalog: Catalog, *, now: int, before: Document | None = None) -> Document:
+    """Read a plan from plans.create, or from plans.update with the plan as it was."""
+    name = fields.string("name", required=before is None)
+    plan = dict(before) if before else _blank_plan(now)
+    _read_settings(fields, plan)
+    plan["name"] = name or plan["name"]
+    if "price" in fields:
+        price = fields.object("price")
+        plan["price"] = _read_base_price(price) if price else None
+    if "items" in fields:
+        items = [_read_item(item) for item in fields.objects("items")]
+        fields.check()
+        plan["items"] = sorted(
+            (_complete_item(item, catalog) for item in items), key=lambda item: str(item["feature_id"])
+        )
+    if "free_trial" in fields:
+        plan.pop("free_trial", None)
+        trial = fields.object("free_trial")
+        if trial:
+            plan["free_trial"] = _read_trial(trial)
+    fields.check()
+    if plan["price"]:
+        plan["price"]["display"] = _display.base_price(plan["price"])
+    return plan
+
+
+def keep_plan(store: Store, plan: Document, *, new: bool) -> None:
+    """Write a plan: a `new` plan or version, or a version that is there already."""
+    if new:
+        # Only the newest version of a plan is given to new customers.
+        for version, doc in store.rows("SELECT version, doc FROM plans WHERE id = ?", plan["id"]):
+            old = json.loads(doc) | {"auto_enable": False}
+            store.run("UPDATE plans SET doc = ? WHERE id = ? AND version = ?", json.dumps(old), plan["id"], version)
+        store.insert(
+            "INSERT INTO plans (id, version, doc) VALUES (?, ?, ?)", plan["id"], plan["version"], json.dumps(plan)
+        )
+    else:
+        store.run(
+            "UPDATE plans SET doc = ? WHERE id = ? AND version = ?", json.dumps(plan), plan["id"], plan["version"]
+        )
+    store.touch("catalog")
+
+
+def customers_on(store: Store, plan: Document) -> int:
+    """Count the customers who have, or had, this version of a plan."""
+    row = store.row(
+        "SELECT count(*) FROM customer_plans WHERE plan_id = ? AND version = ?", plan["id"], plan["version"]
+    )
+    return int(row[0]) if row else 0
+
+
+def update_plan(store: Store, catalog: Catalog, fields: Fields, *, now: int) -> Document:
+    """Change a plan; what changes a plan that customers have makes a new version of it."""
+    before = catalog.plan(fields.text("plan_id"))
+    plan = read_plan(fields, catalog, now=now, before=before)
+    wanted = fields.string("new_plan_id")
+    changed = content_of(plan) != content_of(before)
+    if not changed:
+        # Items that say the same as before keep their ids.
+        plan["items"], plan["price"] = before["items"], before["price"]
+    versioned = (
+        changed and customers_on(store, before) > 0 and not fields.boolean("disable_version")
+    ) or fields.boolean("force_version")
+    fields.check()
+    if versioned:
+        plan |= {"version": before["version"] + 1, "created_at": now}
+    if wanted and wanted != plan["id"]:
+        if customers_on(store, before):
+            raise invalid_request(f"Cannot change the id of product {before['id']} because it has customers")
+        store.run("DELETE FROM plans WHERE id = ?", plan["id"])
+        keep_plan(store, plan | {"id": wanted}, new=True)
+        return plan | {"id": wanted}
+    keep_plan(store, plan, new=versioned)
+    return plan
+
+
+def delete_plan(store: Store, catalog: Catalog, plan_id: str, *, all_versions: bool = False) -> None:
+    """Delete a plan that no customer has or had."""
+    plan = catalog.plan(plan_id)
+    versions = catalog.versions[plan_id] if all_versions else [plan]
+    customers = sum(customers_on(store, version) for version in versions)
+    if customers:
+        raise invalid_request(
+            f"Product {plan_id} has {customers} customers (expired or active) on it and therefore cannot be deleted"
+        )
+    for version in versions:
+        store.run("DELETE FROM plans WHERE id = ? AND version = ?", plan_id, version["version"])
+    store.touch("catalog")
+
+
+def content_of(plan: Document) -> Document:
+    """Return what makes a plan another version when it changes: prices, items and trial, without ids and texts."""
+    items = [
+        {key: value for key, value in item.items() if key not in ("entitlement_id", "price_id", "display")}
+        for item in plan["items"]
+    ]
+    price = plan["price"] and {key: plan["price"].get(key) for key in ("amount", "interval", "interval_count")}
+    return {"items": items, "price": price, "free_trial": plan.get("free_trial")}
+
+
+def _read_settings(fields: Fields, plan: Document) -> None:
+    for key in ("description", "group"):
+        if key in fields:
+            plan[key] = fields.string(key, nullable=True) or None
+    for key in ("add_on", "auto_enable", "archived"):
+        if key in fields:
+            plan[key] = fields.boolean(key)
+    for key in ("metadata", "billing_controls", "config"):
+        if key in fields:
+            plan[key] = {**plan[key], **(fields.mapping(key) or {})}
+
+
+def _blank_plan(now: int) -> Document:
+    return {
+        "id": "",
+        "name": "",
+        "description": None,
+        "group": None,
+        "version": 1,
+        "add_on": False,
+        "auto_enable": False,
+        "price": None,
+        "items": [],
+        "created_at": now,
+        "env": "sandbox",
+        "archived": False,
+        "config": {"ignore_past_due": False},
+        "billing_controls": {},
+        "metadata": {},
+        "base_variant_id": None,
+    }
+
+
+def _read_base_price(fields: Fields) -> Document:
+    price: Document = {
+        "amount": fields.number("amount", required=True),
+        "interval": fields.choice("interval", BILLING_INTERVALS, required=True) or "month",
+    }
+    count = fields.integer("interval_count", least=1)
+    if count not in (None, 1):
+        price["interval_count"] = count
+    return price | {"price_id": new_id("pr")}
+
+
+def _read_trial(fields: Fields) -> Document:
+    return {
+        "duration_length": fields.integer("duration_length", required=True, least=1) or 1,
+        "duration_type": fields.choice("duration_type", ("day", "month", "year")) or "month",
+        "card_required": fields.boolean("card_required", default=True),
+        "on_end": fields.choice("on_end", ("bill", "revert")),
+    }
+
+
+def _read_item(fields: Fields) -> Document:
+    item: Document = {
+        "feature_id": fields.text("feature_id"),
+        "included": fields.number("included", nullable=True) or 0,
+        "unlimited": fields.boolean("unlimited"),
+        "pooled": fields.boolean("pooled"),
+        "reset": _read_reset(fields.object("reset")),
+        "price": _read_item_price(fields.object("price")),
+    }
+    rollover = fields.object("rollover")
+    if rollover:
+        item["rollover"] = {
+            "max": rollover.number("max", nullable=True),
+            "max_percentage": rollover.number("max_percentage", nullable=True),
+            "expiry_duration_type": rollover.choice("expiry_duration_type", ("month", "forever"), required=True),
+            "expiry_duration_length": rollover.integer("expiry_duration_length", least=1) or 1,
+        }
+    if fields.raw("entity_feature_id"):
+        item["entity_feature_id"] = fields.string("entity_feature_id")
+    if fields.raw("proration"):
+        item["proration"] = fields.mapping("proration")
+    return item
+
+
+def _read_reset(fields: Fields | None) -> Document | None:
+    if fields is None:
+        return None
+    reset: Document = {"interval": fields.choice("interval", RESET_INTERVALS, required=True)}
+    count = fields.integer("interval_count", least=1)
+    if count not in (None, 1):
+        reset["interval_count"] = count
+    return reset
+
+
+def _read_item_price(fields: Fields | None) -> Document | None:
+    if fields is None:
+        return None
+    price: Document = {}
+    if fields.raw("tiers"):
+        price["tiers"] = [dict(tier) for tier in fields.raw("tiers") if isinstance(tier, dict)]
+        price["tier_behavior"] = fields.choice("tier_behavior", ("graduated", "volume")) or "graduated"
+    else:
+        price["amount"] = fields.number("amount", required=True)
+    price["interval"] = fields.choice("interval", BILLING_INTERVALS, required=True)
+    count = fields.integer("interval_count", least=1)
+    if count not in (None, 1):
+        price["interval_count"] = count
+    price["billing_units"] = fields.number("billing_units") or 1
+    price["billing_method"] = fields.choice("billing_method", ("prepaid", "usage_based"), required=True)
+    price["max_purchase"] = fields.number("max_purchase", nullable=True)
+    return price
+
+
+def _complete_item(item: Document, catalog: Catalog) -> Document:
+    """Fill in what follows from the feature: the reset, the text and the ids."""
+    feature = catalog.feature(item["feature_id"])
+    reset, price = item["reset"], item["price"]
+    if reset and price and price["billing_method"] != "prepaid" and reset["interval"] != price["interval"]:
+        raise invalid_inputs("items: reset.interval and price.interval can only differ for prepaid prices.")
+    if feature["type"] == "boolean" or item["unlimited"]:
+        reset = None
+    elif item["reset"] is None and feature["consumable"]:
+        cycle = item["price"] or {"interval": "one_off"}
+        reset = {key: cycle[key] for key in ("interval", "interval_count") if key in cycle}
+    else:
+        reset = item["reset"] if feature["consumable"] else None
+    done = item | {"reset": reset}
+    done |= {"display": _display.item(done, feature), "entitlement_id": new_id("ent")}
+    return done | {"price_id": new_id("pr")} if item["price"] else done

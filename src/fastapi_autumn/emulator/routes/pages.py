@@ -1,0 +1,109 @@
+"""The pages a customer would see at Stripe: check-out and portal. They say that no money moves."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+from fastapi_autumn.emulator import _customer, _display, _lifecycle
+from fastapi_autumn.emulator._customer import Customer
+from fastapi_autumn.emulator._http import Answer, Call, Operation
+from fastapi_autumn.emulator._store import Document
+
+_STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:34rem;margin:12vh auto;padding:0 1rem;color:#222}"
+    "button{font:inherit;padding:.5rem 1.2rem;margin-right:.5rem}small{color:#666}"
+)
+_NOTE = "<p><small>This is the Autumn emulator. No money moves, and no card is asked for.</small></p>"
+
+
+def page(title: str, body: str, *, status: int = 200) -> Answer:
+    """Make an HTML page. `title` is text, `body` is HTML."""
+    text = html.escape(title)
+    document = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{text}</title><style>{_STYLE}</style>'
+        f"</head><body><h1>{text}</h1>{body}{_NOTE}</body></html>"
+    )
+    return Answer(status, document, {"cache-control": "no-store"}, "text/html; charset=utf-8")
+
+
+def checkout(call: Call) -> Any:
+    """Show what is being bought, to be confirmed or declined."""
+    session = call.store.ticket("checkout", call.path["id"])
+    if session is None:
+        return page("This check-out is closed", "<p>It was confirmed or declined before.</p>", status=404)
+    return page("Check-out", f"{_summary(call, session)}{_buttons(call.path['id'])}")
+
+
+def confirm(call: Call) -> Any:
+    """Pay, so to speak: remember a card and attach the plan."""
+    session = call.store.take_ticket("checkout", call.path["id"])
+    customer = _customer.load_number(call.store, session["customer"]) if session else None
+    if session is None or customer is None:
+        return page("This check-out is closed", "<p>It was confirmed or declined before.</p>", status=404)
+    customer.has_card = True
+    _lifecycle.catch_up(call.store, call.catalog, customer, call.now)
+    if "plan_id" in session and not _has(customer, session["plan_id"]):
+        plan = call.catalog.plan(session["plan_id"], session["version"])
+        _lifecycle.attach(
+            call.store, call.catalog, customer, plan,
+            now=call.now, quantities=session["quantities"], paid=True, entity_id=session["entity_id"],
+        )  # fmt: skip
+    _customer.save(call.store, customer)
+    return _leave(session, "Thank you", "<p>The payment was accepted.</p>")
+
+
+def decline(call: Call) -> Any:
+    """Do not pay; nothing is attached."""
+    session = call.store.take_ticket("checkout", call.path["id"]) or {}
+    return _leave({**session, "success_url": None}, "Declined", "<p>Nothing was bought.</p>")
+
+
+def portal(call: Call) -> Any:
+    """Show the plans of a customer."""
+    number = call.path["number"]
+    customer = _customer.load_number(call.store, int(number)) if number.isdigit() else None
+    if customer is None:
+        return page("Unknown customer", "", status=404)
+    plans = "".join(f"<li>{html.escape(plan.plan_id)}: {plan.status}</li>" for plan in customer.plans)
+    return page("Customer portal", f"<p>{html.escape(str(customer.id))}</p><ul>{plans}</ul>")
+
+
+def _has(customer: Customer, plan_id: str) -> bool:
+    return any(plan.plan_id == plan_id and not plan.one_off for plan in customer.plans)
+
+
+def _summary(call: Call, session: Document) -> str:
+    if "plan_id" not in session:
+        return "<p>Add a payment method.</p>"
+    plan = call.catalog.plan(session["plan_id"], session["version"])
+    lines = [_display.base_price(plan["price"])] if plan["price"] else []
+    lines += [item["display"] for item in plan["items"] if item["price"]]
+    texts = "".join(f"<li>{html.escape(' '.join(line.values()))}</li>" for line in lines)
+    bought = "".join(
+        f"<li>{html.escape(f'{quantity:,} {key}')}</li>" for key, quantity in session["quantities"].items()
+    )
+    return f"<h2>{html.escape(plan['name'])}</h2><ul>{texts}{bought}</ul>"
+
+
+def _buttons(identifier: str) -> str:
+    action = f"/checkout/{html.escape(identifier)}"
+    return (
+        f'<form method="post"><button formaction="{action}/confirm">Confirm</button>'
+        f'<button formaction="{action}/decline">Decline</button></form>'
+    )
+
+
+def _leave(session: Document, title: str, body: str) -> Answer:
+    target = session.get("success_url")
+    if isinstance(target, str) and target.startswith(("http://", "https://")):
+        return Answer(303, "", {"location": target}, "text/plain")
+    return page(title, body)
+
+
+ROUTES = {
+    ("GET", "/checkout/{id}"): Operation("pages.checkout", checkout, writes=False, public=True),
+    ("POST", "/checkout/{id}/confirm"): Operation("pages.confirm", confirm, public=True),
+    ("POST", "/checkout/{id}/decline"): Operation("pages.decline", decline, public=True),
+    ("GET", "/portal/{number}"): Operation("pages.portal", portal, writes=False, public=True),
+}
