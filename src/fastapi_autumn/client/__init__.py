@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from fastapi_autumn.client._calls import Caller
+from fastapi_autumn.client._calls import Caller, Repeat
 from fastapi_autumn.client._operations import Balances, Billing, Customers, Events, Features, Plans
 from fastapi_autumn.errors import ConfigurationError
 from fastapi_autumn.settings import AutumnSettings
@@ -11,7 +11,7 @@ from fastapi_autumn.transports import Transport, transport_for
 if TYPE_CHECKING:
     import httpx  # for an annotation only: transports.py is the one module that depends on it
 
-__all__ = ["AutumnClient"]
+__all__ = ["AutumnClient", "Repeat"]
 
 
 class AutumnClient:
@@ -53,6 +53,7 @@ class AutumnClient:
             max_concurrency=settings.max_concurrency,
         )
         self.call = caller.call
+        self.get = caller.get
         self.customers = Customers(caller)
         self.balances = Balances(caller)
         self.events = Events(caller)

@@ -71,7 +71,15 @@ class Caller:
         The way to operations that have no method here. By default the call is repeated as if doing it twice were the
         same as doing it once.
         """
-        content = to_json(body)
+        return await self._send("POST", operation, to_json(body), idempotency_key=idempotency_key, repeat=repeat)
+
+    async def get(self, path: str) -> Answer:
+        """Read `/v1/{path}`, such as `organization/me`, and return Autumn's 2xx answer unread."""
+        return await self._send("GET", path, b"", idempotency_key=None, repeat=Repeat.IDEMPOTENT)
+
+    async def _send(
+        self, method: str, operation: str, content: bytes, *, idempotency_key: str | None, repeat: Repeat
+    ) -> Answer:
         headers = self._headers
         if idempotency_key is not None:
             headers = {**headers, "idempotency-key": idempotency_key}
@@ -79,7 +87,7 @@ class Caller:
         while True:
             try:
                 async with self._slots:
-                    answer = await self._transport.request("POST", f"/v1/{operation}", body=content, headers=headers)
+                    answer = await self._transport.request(method, f"/v1/{operation}", body=content, headers=headers)
                 _judge(operation, answer)
             except DuplicateRequest as error:
                 if attempt:

@@ -1,0 +1,150 @@
+"""What a command prints. Results go to stdout; notes, questions and progress to stderr."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import typer
+
+from fastapi_autumn.cli._conventions import NO, Format
+from fastapi_autumn.errors import (
+    AutumnError,
+    ConnectFailed,
+    CustomerNotFound,
+    RequestRejected,
+    ServerFailure,
+    UnexpectedAnswer,
+    Unavailable,
+    Uncertain,
+)
+
+__all__ = ["confirm", "fields", "moment", "note", "printable", "progress", "sentence", "show", "table"]
+
+_UNAUTHORIZED = 401
+_WIDTH_OF_A_FILE = 200
+
+
+def sentence(error: AutumnError | OSError) -> str:
+    """What went wrong, and what to do next."""
+    text = "\n".join(map(printable, str(error).splitlines()))
+    return f"{text.rstrip('.')}. {step}" if (step := _next_step(error)) else text
+
+
+def _next_step(error: AutumnError | OSError) -> str:
+    match error:
+        case ConnectFailed():
+            return "Check AUTUMN_BASE_URL and the network, or run autumn doctor."
+        case RequestRejected(status=status) if status == _UNAUTHORIZED:
+            return "Check the key with autumn env, or run autumn login for a new one."
+        case CustomerNotFound():
+            return "See which there are with autumn customers."
+        case ServerFailure():
+            return "Try again in a moment."
+        case UnexpectedAnswer():
+            return "Check that AUTUMN_BASE_URL is Autumn's."
+        case Uncertain():
+            return "It may have been done all the same: look before you try again."
+        case Unavailable():
+            return "Nothing was done; try again in a moment."
+        case OSError():
+            return "Check the file and its permissions." if error.filename else ""
+    return ""
+
+
+def show(
+    output_format: Format, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, document: Any, empty: str = ""
+) -> None:
+    """Print `rows` as a table or as CSV, or `document` as JSON. `empty` is the note for a table without rows."""
+    if output_format == "json":
+        print(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+    elif output_format == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+    elif rows:
+        table(columns, rows)
+    else:
+        note(empty)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print a table. Where stdout is no terminal it has no colours, and no line is folded."""
+    from rich import box  # noqa: PLC0415 - JSON and CSV do without
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for column in columns:
+        drawn.add_column(column, overflow="fold")
+    for row in rows:
+        drawn.add_row(*(Text(_lines(cell)) for cell in row))
+    Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE, highlight=False).print(drawn)
+
+
+def note(text: str) -> None:
+    """Say something that is not the result."""
+    print(text, file=sys.stderr)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Go on only if the answer is yes; `yes` answers it. Without a terminal to ask on, the answer is no.
+
+    Raises:
+        typer.Exit: with the code `NO`.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        note(f"{question} There is no terminal to ask on; add --yes to do it. Nothing was done.")
+    elif typer.confirm(question, err=True):
+        return
+    else:
+        note("Nothing was done.")
+    raise typer.Exit(NO)
+
+
+@contextmanager
+def progress(text: str) -> Iterator[None]:
+    """Show that something takes a while, on a terminal."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console  # noqa: PLC0415 - only on a terminal
+
+    with Console(stderr=True).status(text):
+        yield
+
+
+def moment(milliseconds: Any) -> str:
+    """A point in time, from milliseconds since 1970; empty for none."""
+    if not isinstance(milliseconds, int | float):
+        return ""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def printable(value: Any) -> str:
+    """`value` as text that cannot move a terminal's cursor or change its colours: names come from customers."""
+    text = "" if value is None else str(value)
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
+def _lines(cell: Any) -> str:
+    if isinstance(cell, bool):
+        return "yes" if cell else ""
+    if isinstance(cell, Sequence) and not isinstance(cell, str):
+        return "\n".join(map(printable, cell))
+    return printable(cell)
+
+
+def fields(document: Mapping[str, Any]) -> None:
+    """Print one thing, a line for each of its fields that says something."""
+    width = max(map(len, document), default=0)
+    for name, value in document.items():
+        if value not in (None, "", [], {}):
+            text = json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else printable(value)
+            print(f"{name + ':':{width + 1}} {text}")

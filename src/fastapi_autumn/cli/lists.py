@@ -1,0 +1,270 @@
+"""`autumn customers`, `plans`, `features` and `events`: what Autumn has."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+
+from fastapi_autumn.cli._backend import connect, document, run, settings_for
+from fastapi_autumn.cli._console import fields, moment, note, progress, show
+from fastapi_autumn.cli._describe import describe_price
+from fastapi_autumn.cli._conventions import OutputFormat, Prod
+from fastapi_autumn.client import AutumnClient
+from fastapi_autumn.errors import AutumnError, UnexpectedAnswer
+
+__all__ = ["customers", "events", "features", "plans"]
+
+_LONGEST_PAGE = 1000
+_AGO = re.compile(r"(\d+)([mhdw])")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=_LONGEST_PAGE, help="How many on a page.")]
+StartCursor = Annotated[str, typer.Option(help="Where the page starts: the cursor that the one before ended with.")]
+All = Annotated[bool, typer.Option("--all", help="Every page, not only one.", show_default=False)]
+Search = Annotated[str | None, typer.Option("--search", "-s", help="Only those whose id or name contains this.")]
+Archived = Annotated[bool, typer.Option("--include-archived", help="Also archived ones.", show_default=False)]
+OneId = Annotated[str | None, typer.Argument(metavar="[ID]", help="Show this one.", show_default=False)]
+
+
+def customers(
+    customer_id: OneId = None,
+    search: Annotated[str | None, typer.Option("--search", "-s", help="Part of an id, name or email.")] = None,
+    limit: Limit = 50,
+    start_cursor: StartCursor = "",
+    everything: All = False,
+    output_format: OutputFormat = "table",
+    prod: Prod = False,
+) -> None:
+    """List customers, or show one.
+
+    Examples:
+        autumn customers --search ada
+        autumn customers user_42
+        autumn customers --all --format csv > customers.csv
+    """
+    settings = settings_for(prod=prod)
+
+    async def one() -> None:
+        async with connect(settings) as client:
+            answer = await client.call("customers.get", {"customer_id": customer_id})
+        _show_one(document(answer, "customers.get"), output_format, _CUSTOMER)
+
+    async def many() -> None:
+        body: dict[str, Any] = {"limit": limit, "start_cursor": start_cursor}
+        if search:
+            body["search"] = search
+        async with connect(settings) as client:
+            await _show_pages(client, "customers.list", body, _CUSTOMER, output_format, everything=everything)
+
+    run(many() if customer_id is None else one())
+
+
+def plans(
+    plan_id: OneId = None,
+    search: Search = None,
+    include_archived: Archived = False,
+    output_format: OutputFormat = "table",
+    prod: Prod = False,
+) -> None:
+    """List plans, or show one.
+
+    Examples:
+        autumn plans
+        autumn plans pro --format json
+    """
+    body = {"include_archived": include_archived, "all_versions": False}
+    _catalog_list("plan", "plans.list", body, _PLAN, plan_id, search, output_format, prod=prod)
+
+
+def features(
+    feature_id: OneId = None,
+    search: Search = None,
+    include_archived: Archived = False,
+    output_format: OutputFormat = "table",
+    prod: Prod = False,
+) -> None:
+    """List features, or show one.
+
+    Examples:
+        autumn features
+        autumn features ai_credits
+    """
+    _catalog_list(
+        "feature",
+        "features.list",
+        {},
+        _FEATURE,
+        feature_id,
+        search,
+        output_format,
+        prod=prod,
+        # Unlike plans.list, features.list always answers with the archived ones too.
+        keep=lambda feature: include_archived or feature_id is not None or not feature.get("archived"),
+    )
+
+
+def events(
+    customer: Annotated[str | None, typer.Option("--customer", help="Of this customer.")] = None,
+    feature: Annotated[list[str] | None, typer.Option("--feature", help="Of this feature; may be repeated.")] = None,
+    since: Annotated[str, typer.Option(help="From then on: 30m, 24h, 7d, 2w ago, or a date such as 2026-05-28.")] = "7d",
+    until: Annotated[str | None, typer.Option(help="Before then, written as --since.", show_default="now")] = None,
+    limit: Limit = 50,
+    start_cursor: StartCursor = "",
+    everything: All = False,
+    output_format: OutputFormat = "table",
+    prod: Prod = False,
+) -> None:
+    """List usage events, newest first.
+
+    Examples:
+        autumn events --customer user_42 --since 24h
+        autumn events --feature ai_usage --all --format csv > usage.csv
+    """
+    now = datetime.now(UTC)
+    start, end = _milliseconds(since, now, "--since"), None if until is None else _milliseconds(until, now, "--until")
+    if end is not None and end <= start:
+        raise typer.BadParameter("it has to be later than --since", param_hint="--until")
+    settings = settings_for(prod=prod)
+
+    async def many() -> None:
+        body: dict[str, Any] = {"limit": limit, "start_cursor": start_cursor}
+        body["custom_range"] = {"start": start} if end is None else {"start": start, "end": end}
+        if customer:
+            body["customer_id"] = customer
+        if feature:
+            body["feature_id"] = feature
+        async with connect(settings) as client:
+            await _show_pages(client, "events.list", body, _EVENT, output_format, everything=everything)
+
+    run(many())
+
+
+_Columns = Mapping[str, Callable[[Mapping[str, Any]], Any]]
+
+
+def _field(name: str) -> Callable[[Mapping[str, Any]], Any]:
+    return lambda one: one.get(name)
+
+
+_CUSTOMER: _Columns = {
+    "id": _field("id"),
+    "name": _field("name"),
+    "email": _field("email"),
+    "plans": lambda one: ", ".join(str(plan.get("plan_id")) for plan in one.get("subscriptions") or ()),
+    "created": lambda one: moment(one.get("created_at")),
+}
+_PLAN: _Columns = {
+    "id": _field("id"),
+    "name": _field("name"),
+    "group": _field("group"),
+    "version": _field("version"),
+    "kind": lambda one: "add-on" if one.get("add_on") else "auto-enabled" if one.get("auto_enable") else "",
+    "price": lambda one: describe_price(one.get("price")),
+    "features": lambda one: ", ".join(str(item.get("feature_id")) for item in one.get("items") or ()),
+    "archived": _field("archived"),
+}
+_FEATURE: _Columns = {
+    "id": _field("id"),
+    "name": _field("name"),
+    "type": _field("type"),
+    "consumable": _field("consumable"),
+    "credits": lambda one: ", ".join(
+        f"{entry.get('metered_feature_id')}: {entry.get('credit_cost')}" for entry in one.get("credit_schema") or ()
+    ),
+    "archived": _field("archived"),
+}
+_EVENT: _Columns = {
+    "time": lambda one: moment(one.get("timestamp")),
+    "customer_id": _field("customer_id"),
+    "feature_id": _field("feature_id"),
+    "value": _field("value"),
+    "id": _field("id"),
+}
+
+
+async def _show_pages(
+    client: AutumnClient,
+    operation: str,
+    body: dict[str, Any],
+    columns: _Columns,
+    output_format: OutputFormat,
+    *,
+    everything: bool,
+) -> None:
+    found, cursor = await _page(client, operation, body)
+    with progress("Reading all pages"):
+        while everything and cursor:
+            more, cursor = await _page(client, operation, {**body, "start_cursor": cursor})
+            found += more
+    _show_many(found, columns, output_format, next_cursor=cursor)
+    if cursor and output_format != "json":
+        note(f"There is more: add --start-cursor {cursor} for the next page, or --all.")
+
+
+async def _page(
+    client: AutumnClient, operation: str, body: Mapping[str, Any]
+) -> tuple[list[Mapping[str, Any]], str | None]:
+    answer = document(await client.call(operation, body), operation)
+    found = answer.get("list")
+    if not isinstance(found, list):
+        raise UnexpectedAnswer(operation, "the answer has no list")
+    return found, answer.get("next_cursor")
+
+
+def _catalog_list(
+    kind: str,
+    operation: str,
+    body: Mapping[str, Any],
+    columns: _Columns,
+    wanted: str | None,
+    search: str | None,
+    output_format: OutputFormat,
+    *,
+    prod: bool,
+    keep: Callable[[Mapping[str, Any]], bool] = lambda _: True,
+) -> None:
+    settings = settings_for(prod=prod)
+
+    async def read() -> list[Mapping[str, Any]]:
+        async with connect(settings) as client:
+            return (await _page(client, operation, body))[0]
+
+    found = [one for one in run(read()) if keep(one)]
+    if wanted is not None:
+        one = next((one for one in found if one.get("id") == wanted), None)
+        if one is None:
+            raise AutumnError(f"There is no {kind} {wanted!r}; see which there are with autumn {kind}s.")
+        _show_one(one, output_format, columns)
+        return
+    text = (search or "").lower()
+    found = [one for one in found if text in f"{one.get('id')} {one.get('name')}".lower()]
+    _show_many(found, columns, output_format)
+
+
+def _show_many(
+    found: Sequence[Mapping[str, Any]], columns: _Columns, output_format: OutputFormat, **rest: Any
+) -> None:
+    rows = [[read(one) for read in columns.values()] for one in found]
+    show(output_format, list(columns), rows, document={"list": found, **rest}, empty="There are none.")
+
+
+def _show_one(one: Mapping[str, Any], output_format: OutputFormat, columns: _Columns) -> None:
+    if output_format == "table":
+        fields(one)
+    else:
+        show(output_format, list(columns), [[read(one) for read in columns.values()]], document=one)
+
+
+def _milliseconds(text: str, now: datetime, option: str) -> int:
+    if ago := _AGO.fullmatch(text):
+        return int((now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})).timestamp() * 1000)
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no time; write 30m, 24h, 7d or 2w for how long ago, or a date such as 2026-05-28",
+            param_hint=option,
+        ) from None
+    return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000)
