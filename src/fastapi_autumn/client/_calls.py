@@ -22,6 +22,7 @@ from fastapi_autumn.errors import (
     RateLimited,
     ServerFailure,
     Unavailable,
+    Uncertain,
     UnexpectedAnswer,
     rejection,
 )
@@ -81,21 +82,23 @@ class Caller:
         self, method: str, operation: str, content: bytes, *, idempotency_key: str | None, repeat: Repeat
     ) -> Answer:
         headers = self._headers
-        if idempotency_key is not None:
+        if idempotency_key:
             headers = {**headers, "idempotency-key": idempotency_key}
         attempt = 0
+        may_have_happened = False
         while True:
             try:
                 async with self._slots:
                     answer = await self._transport.request(method, f"/v1/{operation}", body=content, headers=headers)
                 _judge(operation, answer)
             except DuplicateRequest as error:
-                if attempt:
+                if may_have_happened:
                     # The key was ours: the attempt that seemed lost got through, and its answer is gone.
                     raise NoAnswer(operation, "an earlier attempt got through, its answer was lost") from error
                 raise
             except Unavailable as error:
                 attempt += 1
+                may_have_happened = may_have_happened or isinstance(error, Uncertain)
                 if attempt > self._max_retries or not _may_repeat(error, repeat, attempt):
                     raise
                 pause = error.retry_after if error.retry_after is not None else _backoff(attempt)
