@@ -312,12 +312,15 @@ class _PlanList(BaseModel):
 
 
 def _repeat_under(idempotency_key: str | None) -> Repeat:
-    return Repeat.IF_NOT_SENT if idempotency_key is None else Repeat.IF_DROPPED
+    return Repeat.IF_DROPPED if idempotency_key else Repeat.IF_NOT_SENT
 
 
 def _signed(value: Decimal | float) -> int | float:
-    amount = to_json_number(credits(value if value > 0 else -value))
-    return amount if value > 0 else -amount
+    # Decimal's own minus would round, and its comparison trips over NaN.
+    negative = value.is_signed() if isinstance(value, Decimal) else value < 0
+    if not negative:
+        return to_json_number(credits(value))
+    return -to_json_number(credits(value.copy_negate() if isinstance(value, Decimal) else -value))
 
 
 def _lock_body(lock: models.Lock | None) -> dict[str, Any] | None:
