@@ -109,7 +109,8 @@ class Outbox:
         self._due: dict[str, Entry] = {}
         self._closed: set[str] = set()
         self._wake = asyncio.Event()
-        self._idle = asyncio.Event()
+        self._written = asyncio.Event()
+        self._committing = False
         self._writer: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -179,41 +180,39 @@ class Outbox:
 
     async def flush(self) -> None:
         """Wait until everything noted so far is in the database."""
-        while self.unwritten or not self._idle.is_set():
-            self._idle.clear()
-            self._wake.set()
-            await self._idle.wait()
+        while self.unwritten or self._committing:
+            self._written.clear()
+            await self._written.wait()
 
     async def _write(self) -> None:
         backoff = 0.0
         while True:
             if not self._stopping and not self.unwritten:
-                self._wake.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), _HEARTBEAT_SECONDS)
             if self._stopping and not self.unwritten:
                 await self._say_goodbye()
                 return
             await asyncio.sleep(0 if self._stopping else _GROUP_SECONDS)
+            self._wake.clear()
             opened, due, closed, complete_to = self._opened, self._due, self._closed, self._sequence
             self._opened, self._due, self._closed = {}, {}, set()
+            self._committing = True
             try:
                 await self._commit(opened, due, closed, complete_to)
             except (SQLAlchemyError, OSError) as error:
                 self._take_back(opened, due, closed)
                 backoff = min(_LONGEST_BACKOFF, max(0.1, backoff * 2))
-                _log.error(
-                    "the outbox cannot be written (%s); %d changes are kept in memory",
-                    type(error).__name__,
-                    self.unwritten,
-                )
+                cause = type(error).__name__
+                _log.error("the outbox cannot be written (%s); %d changes are kept in memory", cause, self.unwritten)
                 await asyncio.sleep(backoff)
             else:
                 backoff = 0.0
                 if due:
                     self.has_due.set()
-                if not self.unwritten:
-                    self._idle.set()
+            finally:
+                self._committing = False
+                self._written.set()
 
     def _take_back(self, opened: dict[str, Entry], due: dict[str, Entry], closed: set[str]) -> None:
         # What came in meanwhile is newer and wins.
