@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from tests.catalog.strategies import catalogs
 
-from fastapi_autumn.catalog import Catalog, diff, render, render_types, validate
+from fastapi_autumn.catalog import Catalog, Variant, diff, render, render_types, validate
 from fastapi_autumn.catalog._names import variable_names
 from fastapi_autumn.catalog.templates import TEMPLATES
 
@@ -72,3 +72,9 @@ def test_variables_never_clash():
 def test_an_empty_catalog_is_a_file_that_loads():
     """Nothing to define is no error."""
     assert Catalog.from_source(render(Catalog()), FILE) == Catalog()
+
+
+def test_a_variant_without_its_base_is_written_all_the_same():
+    """A list may hold a variant alone; its definition names the base by id."""
+    catalog = Catalog(variants=(Variant(base_plan_id="gone", id="v", name="V"),))
+    assert Catalog.from_source(render(catalog), FILE) == catalog

@@ -169,3 +169,64 @@ def test_any_file_becomes_any_catalog(before, after):
     result = Catalog.from_source(updated, FILE)
     assert diff(result, after) == diff(after, result) == []
     assert update_source(updated, after) == updated
+
+
+EDGES = """\
+from fastapi_autumn.catalog import Plan, Reset, feature, item, plan, price
+usage = feature(id="usage", name="Usage", type="metered", consumable=True)
+seats = feature(id="seats", name="Seats", type="metered", consumable=False)
+a: Plan = plan(id="a", name="A", items=[item(seats, included=1), item(usage, included=2, reset="day")])
+b = plan(
+    id="b",
+    name="B",
+    items=[
+        item(feature=usage, included=1, reset=Reset("month"), price=price(1, billing_method="prepaid")),
+        item(usage, included=2, reset="day"),
+        item(usage, included=3, reset="day")
+    ]
+)
+"""
+
+
+def test_unusual_spellings_are_understood():
+    """Annotations, arguments by keyword, a missing last comma, and several items of one feature."""
+    now = Catalog.from_source(EDGES, FILE)
+    first, second = now.plans
+    one, two, three = second.items
+    inline = changed(now, "a", items=first.items[1:])
+    assert update_source(EDGES, inline) == EDGES.replace("item(seats, included=1), ", "")
+    last = changed(now, "a", items=first.items[:1])
+    assert update_source(EDGES, last) == EDGES.replace(', item(usage, included=2, reset="day")', "")
+    third = changed(now, "b", items=(one, two, replace(three, included=9)))
+    assert update_source(EDGES, third) == EDGES.replace("included=3", "included=9")
+    more = changed(now, "b", items=(*second.items, item("seats", included=1)))
+    assert update_source(EDGES, more) == EDGES.replace(
+        'included=3, reset="day")\n', 'included=3, reset="day"),\n        item(seats, included=1),\n'
+    )
+
+
+def test_a_change_of_shape_is_written_anew():
+    """Where the cycle was said by `reset` and is said by the price now, the definition is replaced as a whole."""
+    now = Catalog.from_source(EDGES, FILE)
+    one, *others = now.plans[1].items
+    assert one.price is not None
+    wanted = changed(now, "b", items=(replace(one, price=replace(one.price, interval="year")), *others))
+    updated = update_source(EDGES, wanted)
+    assert 'price=price(1, interval="year", billing_method="prepaid")' in updated
+    assert updated.startswith(EDGES[: EDGES.index("b = plan(")])
+
+
+@pytest.mark.parametrize("rest", ['; b = plan(id="b", name="B")\n', '\nb = plan(id="b", name="B")\nprint(b.id)\n'])
+def test_what_cannot_be_written_in_place_is_refused(rest):
+    """Two definitions on one line are not torn apart, and what other statements use is not removed."""
+    source = 'from fastapi_autumn.catalog import plan\na = plan(id="a", name="A")' + rest
+    now = Catalog.from_source(source, FILE)
+    with pytest.raises(CatalogError, match="cannot be updated in place"):
+        update_source(source, replace(now, plans=now.plans[:1]))
+
+
+def test_a_definition_taken_from_elsewhere_is_replaced():
+    """What is no call at all becomes one when it differs."""
+    source = 'from fastapi_autumn.catalog import plan\nplans = {"a": plan(id="a", name="A")}\na = plans["a"]\n'
+    now = Catalog.from_source(source, FILE)
+    assert 'a = plan(id="a", name="B")' in update_source(source, changed(now, "a", name="B"))

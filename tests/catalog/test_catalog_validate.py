@@ -200,6 +200,13 @@ def test_prices_that_autumn_would_refuse(run, code, expected):
     assert any(expected in text and "(usage) → price: " in text for text in found), found
 
 
+def test_a_prepaid_price_may_reset_on_its_own_cycle(run):
+    """Bought by the year and reset by the month is fine, with tiers by volume, too."""
+    tiers = 'tiers=[Tier(9, 1, 5), Tier("inf", 1)], tier_behavior="volume"'
+    price = f'price({tiers}, interval="year", billing_method="prepaid")'
+    assert findings(run, f'plan(id="p", name="P", items=[item(usage, reset="month", price={price})])') == []
+
+
 def test_volume_tiers_need_a_prepaid_price(run):
     """The server refuses them on usage-based prices."""
     price = 'price(tiers=[Tier("inf", 1)], tier_behavior="volume", interval="month", billing_method="usage_based")'

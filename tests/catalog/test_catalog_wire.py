@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from tests.catalog.strategies import catalogs
 
-from fastapi_autumn.catalog import Catalog, diff, feature, item, plan, price
+from fastapi_autumn.catalog import Catalog, customize, diff, feature, item, plan, price
 from fastapi_autumn.errors import CatalogError
 
 
@@ -100,3 +100,24 @@ def test_a_catalog_survives_the_wire(catalog):
 def sorted_like(entries, others):
     order = [entry.get("feature_id") or entry["plan_id"] for entry in others]
     return sorted(entries, key=lambda entry: order.index(entry.get("feature_id") or entry["plan_id"]))
+
+
+def test_a_feature_may_stand_in_billing_controls():
+    """It is sent as its id, as everywhere else."""
+    usage = feature(id="usage", name="Usage", type="metered", consumable=True)
+    controls = {"usage_limits": [{"feature_id": usage, "limit": 5, "interval": "day"}]}
+    sent = Catalog((usage,), (plan(id="p", name="P", billing_controls=controls),)).to_wire()
+    assert sent["plans"][0]["billing_controls"]["usage_limits"][0]["feature_id"] == "usage"
+
+
+def test_an_interval_counted_once_is_the_interval():
+    """The server may say so; an author would not."""
+    lists = {"id": "p", "name": "P", "items": [{"feature_id": "u", "reset": {"interval": "day", "interval_count": 1}}]}
+    (one,) = Catalog.from_wire([], [lists]).plans[0].items
+    assert one == item("u", reset="day")
+
+
+def test_what_is_not_given_shows_as_unset():
+    """In a repr, a price that is taken away and one that is left alone look different."""
+    assert "price=UNSET" in repr(customize())
+    assert "price=None" in repr(customize(price=None))

@@ -225,7 +225,9 @@ def _item_price(wire: Mapping[str, Any] | None) -> ItemPrice | None:
 
 
 def _license(wire: Mapping[str, Any]) -> PlanLicense:
-    return PlanLicense(**_known(wire, _names(PlanLicense)) | {"customize": _customize(wire.get("customize"))})
+    values = _known(wire, _names(PlanLicense))
+    values["customize"] = _customize(wire.get("customize"))
+    return PlanLicense(**values)
 
 
 def _customize(wire: Mapping[str, Any] | None) -> Customize | None:
