@@ -25,10 +25,14 @@ class _Autumn(Protocol):
 
 
 class AttachRequest(BaseModel):
-    """Which plan the customer wants, and where to bring them back after paying."""
+    """Which plan the customer wants, and where to bring them back after paying.
+
+    A plan whose items are bought in advance, such as a top-up, needs `feature_quantities`: feature id to units.
+    """
 
     plan_id: str = Field(min_length=1)
     success_url: str | None = None
+    feature_quantities: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
 
 
 class PortalRequest(BaseModel):
@@ -77,7 +81,9 @@ def billing_router(autumn: _Autumn, *, prefix: str, customer: Callable[..., Any]
     async def attach(body: AttachRequest, customer: Paying, running: Running) -> AttachResult:
         """Put the customer on a plan, or say where they go to pay for it."""
         await running.customers.exists(customer)
-        return await running.client.billing.attach(customer.id, body.plan_id, success_url=body.success_url)
+        return await running.client.billing.attach(
+            customer.id, body.plan_id, success_url=body.success_url, feature_quantities=body.feature_quantities
+        )
 
     @router.post("/portal")
     async def open_portal(body: PortalRequest, customer: Paying, running: Running) -> PortalResult:
