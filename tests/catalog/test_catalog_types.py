@@ -14,16 +14,19 @@ IMPOSSIBLE = DATA / "impossible_items.py"
 
 
 def marked_lines():
+    """The lines that a type checker must refuse."""
     return [number for number, line in enumerate(IMPOSSIBLE.read_text().splitlines(), start=1) if "# wrong" in line]
 
 
 def mypy(*paths):
+    """The lines with errors, and all that mypy said."""
     command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--config-file=", *map(str, paths)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return sorted({int(line) for line in re.findall(r":(\d+): error:", done.stdout)}), done.stdout
 
 
 def pyright(*paths):
+    """The lines with errors, and all that pyright said."""
     command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable, *map(str, paths)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = json.loads(done.stdout)["generalDiagnostics"]

@@ -51,10 +51,12 @@ yearly = pro.variant(id="pro_yearly", name="Yearly")
 
 @pytest.fixture
 def now():
+    """The catalog that `SOURCE` defines."""
     return Catalog.from_source(SOURCE, FILE)
 
 
 def changed(catalog, plan_id, **fields):
+    """`catalog` with `fields` of one plan replaced."""
     plans = tuple(replace(one, **fields) if one.id == plan_id else one for one in catalog.plans)
     return replace(catalog, plans=plans)
 

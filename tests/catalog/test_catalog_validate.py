@@ -175,6 +175,7 @@ PLANS = [
 
 
 def findings(run, code, severity="error"):
+    """What validation says of the definitions in `code`, after `HEAD`."""
     source = HEAD + (f"a, b = {code}\n" if code.startswith("[") else f"a = {code}\n")
     return [str(problem) for problem in validate(run(source)) if problem.severity == severity]
 

@@ -43,6 +43,7 @@ def test_pulled_lists_push_as_the_official_client_pushes_them(pulled, pulled_lis
 
 
 def by_id(body):
+    """The entries of a catalog update by their ids."""
     return {entry.get("feature_id") or entry["plan_id"]: entry for entry in body["features"] + body["plans"]}
 
 
@@ -98,6 +99,7 @@ def test_a_catalog_survives_the_wire(catalog):
 
 
 def sorted_like(entries, others):
+    """`entries` in the order of `others`."""
     order = [entry.get("feature_id") or entry["plan_id"] for entry in others]
     return sorted(entries, key=lambda entry: order.index(entry.get("feature_id") or entry["plan_id"]))
 

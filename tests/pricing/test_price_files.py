@@ -9,6 +9,7 @@ from fastapi_autumn.pricing import ModelPrices
 
 
 def read(tmp_path, text):
+    """Read `text` as a price list."""
     path = tmp_path / "prices.toml"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     return ModelPrices.from_toml(path)

@@ -15,6 +15,7 @@ from fastapi_autumn.catalog._model import (
     UNSET,
     Customize,
     Feature,
+    FeatureType,
     FreeTrial,
     Item,
     ItemFilter,
@@ -35,7 +36,10 @@ from fastapi_autumn.errors import CatalogError
 
 __all__ = ["feature_from_wire", "feature_to_wire", "plan_from_wire", "plan_to_wire", "to_json", "variant_from_wire"]
 
-_FEATURE_TYPES = {"single_use": ("metered", True), "continuous_use": ("metered", False)}
+_FEATURE_TYPES: dict[str, tuple[FeatureType, bool]] = {
+    "single_use": ("metered", True),
+    "continuous_use": ("metered", False),
+}
 
 
 def to_json(value: Any) -> Any:
@@ -123,7 +127,8 @@ def _variant_to_wire(variant: Variant) -> dict[str, Any]:
 
 def feature_from_wire(wire: Mapping[str, Any]) -> Feature:
     """A feature from what `features.list` answers or a catalog update sends."""
-    kind, consumable = _FEATURE_TYPES.get(wire["type"], (wire["type"], wire.get("consumable", False)))
+    listed = wire["type"]  # of a newer API perhaps one that validation will not know
+    kind, consumable = _FEATURE_TYPES.get(listed, (listed, wire.get("consumable", False)))
     schema = wire.get("credit_schema") if kind == "credit_system" else None
     providers = wire.get("provider_markups")
     models = wire.get("model_markups")
