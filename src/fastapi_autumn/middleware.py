@@ -201,7 +201,7 @@ class _Watch:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            if self._state.charges:
+            if self._state.charges and self._status < HTTPStatus.BAD_REQUEST:
                 message = {**message, "headers": [*message.get("headers", ()), *_credit_headers(self._state)]}
         try:
             await self._send(message)
