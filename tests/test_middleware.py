@@ -145,7 +145,7 @@ async def test_gate_outside_the_middleware_is_loud(tmp_path):
 
     async with service.calling() as client:
         assert (await client.post("/airport", json={"model": "large"})).status_code == 500
-    with pytest.raises(ConfigurationError, match="POST /airport has a credit gate.*add the middleware"):
+    with pytest.raises(ConfigurationError, match=r"POST /airport has a credit gate.*add the middleware"):
         TestClient(service.app).post("/airport", json={"model": "large"})
     assert ran == []
 

@@ -90,8 +90,8 @@ def _exchange_mark(operation: dict[str, Any]) -> None:
         operation["security"] = remaining
     else:
         del operation["security"]
+    responses = operation.setdefault("responses", {})
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{_SCHEMA_NAME}"}}}
     for status, description in _DESCRIPTIONS.items():
-        operation.setdefault("responses", {}).setdefault(
-            str(status.value), {"description": description, "content": content}
-        )
+        responses.setdefault(str(status.value), {"description": description, "content": content})
+    responses.setdefault("422", {"description": "The request has no single, plain model."})

@@ -1,0 +1,429 @@
+"""What the gate charges, what it refuses, and how a refusal looks."""
+
+import json
+from decimal import Decimal
+from typing import Annotated, Any
+
+import pytest
+from fastapi import Depends, FastAPI, File, Form, Header, HTTPException, Request, UploadFile
+from pydantic import BaseModel
+
+from fastapi_autumn import RESPONSES, Charge, CreditGate, Customer, ModelCharge
+from service import Service
+
+
+class ChatBody(BaseModel):
+    model: str
+    prompt: str = ""
+
+
+def chat_service(tmp_path: Any, gate: CreditGate | None = None, **settings: Any) -> Service:
+    """One gated route that tells what it was charged."""
+    service = Service(tmp_path, **settings)
+    dependency = gate or CreditGate()
+
+    @service.app.post("/ai/chat")
+    async def chat(charge: Annotated[Charge, Depends(dependency)]) -> Any:
+        return {"model": charge.model, "credits": str(charge.credits), "customer": charge.customer.id}
+
+    return service
+
+
+async def test_successful_call_says_what_it_cost(tmp_path):
+    """A paid call carries what was taken and what is left, and the books agree."""
+    service = chat_service(tmp_path)
+    async with service.calling() as client:
+        response = await client.post("/ai/chat", json={"model": "large"})
+
+        assert response.json() == {"model": "large", "credits": "5", "customer": "ada"}
+        assert response.headers["autumn-credits-charged"] == "5"
+        assert response.headers["autumn-credits-remaining"] == "45"
+        assert await service.used() == 5
+
+
+async def test_insufficient_credits(tmp_path):
+    """Out of credits is a 402 with model, requirement, balance and the plans that would help; nothing is taken."""
+    service = chat_service(tmp_path, prices={"huge": 51, "small": 1})
+    async with service.calling() as client:
+        await client.post("/ai/chat", json={"model": "small"})
+        response = await client.post("/ai/chat", json={"model": "huge"})
+
+        assert response.status_code == 402
+        detail = response.json()["detail"]
+        assert isinstance(detail["balance"].pop("next_reset_at"), int)
+        assert detail == {
+            "code": "insufficient_credits",
+            "message": "The balance does not cover this call.",
+            "model": "huge",
+            "required": 51,
+            "balance": {
+                "feature_id": "ai_credits",
+                "remaining": 49,
+                "granted": 50,
+                "usage": 1,
+                "unlimited": False,
+                "overage_allowed": False,
+            },
+            "plans": [
+                {"id": "pro", "name": "Pro", "add_on": False},
+                {"id": "credit_top_up", "name": "Credit top-up", "add_on": True},
+            ],
+        }
+        assert await service.used() == 1
+
+
+async def test_unknown_model(tmp_path):
+    """A model without a price is a 400, and Autumn is not asked."""
+    service = chat_service(tmp_path)
+    async with service.calling() as client:
+        response = await client.post("/ai/chat", json={"model": "unheard-of"})
+
+        assert response.status_code == 400
+        assert response.json()["detail"]["code"] == "unknown_model"
+        assert response.json()["detail"]["model"] == "unheard-of"
+        assert await service.used() == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"model"',
+        b"null",
+        b"{}",
+        b'{"model": null}',
+        b'{"model": 5}',
+        b'{"model": true}',
+        b'{"model": ["large"]}',
+        b'{"model": {"id": "large"}}',
+        b'{"model": ""}',
+        b'{"model": "large", "model": "small"}',
+        b'{"model": "small", "model": "small"}',
+        b'{"model": "small", "\\u006dodel": "large"}',
+        b'{"\\u006dodel": "small", "m\\u006fdel": "large"}',
+        b'{"inner": {"model": "large"}}',
+        b'[["model", "large"]]',
+        b'{"model": "' + b"x" * 257 + b'"}',
+        b'{"model": "lar\\u0000ge"}',
+        b'{"model": "large"} {"model": "small"}',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"model":' * 50_000,
+    ],
+)
+async def test_ambiguous_bodies_charge_nothing(tmp_path, body):
+    """A body without exactly one plain model is a 422 and charges nothing."""
+    service = chat_service(tmp_path)
+    async with service.calling() as client:
+        response = await client.post("/ai/chat", content=body, headers={"content-type": "application/json"})
+
+        assert response.status_code == 422
+        assert isinstance(response.json()["detail"], list)
+        assert await service.used() == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model": "large"}',
+        b'{"messages": [{"role": "model", "model": "small"}], "model": "large"}',
+        b'{"\\u006dodel": "large"}',
+        b'{"model": "l\\u0061rge"}',
+        b'{"x": "\\u00e9", "model": "large"}',
+        json.dumps({"model": "large"}).encode("utf-16"),
+        b'{"inner": {"model": "small", "model": "x"}, "model": "large"}',
+    ],
+)
+async def test_what_is_charged_is_what_the_handler_gets(tmp_path, body):
+    """However the one model is written, the charge and the handler's own body model agree on it."""
+    service = Service(tmp_path)
+
+    @service.app.post("/ai/chat")
+    async def chat(body: ChatBody, charge: ModelCharge) -> Any:
+        return [body.model, charge.model]
+
+    async with service.calling() as client:
+        response = await client.post("/ai/chat", content=body, headers={"content-type": "application/json"})
+
+        assert response.json() == ["large", "large"]
+        assert await service.used() == 5
+
+
+async def test_invalid_body_model_is_given_back(tmp_path):
+    """FastAPI validates the handler's body after the gate has charged; that 422 is given back."""
+    service = Service(tmp_path)
+
+    @service.app.post("/ai/chat")
+    async def chat(body: ChatBody, charge: ModelCharge) -> Any:
+        return "served"
+
+    async with service.calling() as client:
+        response = await client.post("/ai/chat", json={"model": "large", "prompt": 7})
+
+        assert response.status_code == 422
+        assert await service.used() == 0
+
+
+async def test_forms(tmp_path):
+    """A form's field `model` is charged, with files beside it, and a doubled one is refused."""
+    service = Service(tmp_path)
+
+    @service.app.post("/ai/transcribe")
+    async def transcribe(
+        model: Annotated[str, Form()], file: Annotated[UploadFile, File()], charge: ModelCharge
+    ) -> Any:
+        return [model, charge.model, (await file.read()).decode()]
+
+    files = {"file": ("a.txt", b"hello")}
+    async with service.calling() as client:
+        response = await client.post("/ai/transcribe", data={"model": "large"}, files=files)
+        doubled = await client.post("/ai/transcribe", data={"model": ["large", "small"]}, files=files)
+
+        assert response.json() == ["large", "large", "hello"]
+        assert doubled.status_code == 422
+        assert await service.used() == 5
+
+
+async def test_model_from_a_dependency(tmp_path):
+    """Any dependency can say which model is called, and FastAPI documents its parameters."""
+
+    async def from_path(model: str) -> str:
+        return model
+
+    service = Service(tmp_path)
+
+    @service.app.post("/ai/{model}/chat")
+    async def chat(charge: Annotated[Charge, Depends(CreditGate(model=from_path))]) -> Any:
+        return charge.model
+
+    async with service.calling() as client:
+        assert (await client.post("/ai/large/chat")).json() == "large"
+        parameters = (await client.get("/openapi.json")).json()["paths"]["/ai/{model}/chat"]["post"]["parameters"]
+
+        assert [parameter["name"] for parameter in parameters] == ["model"]
+
+
+async def test_customer_from_a_dependency(tmp_path):
+    """An application that authenticates in dependencies names the customer there, created if need be."""
+
+    async def current_user(x_token: Annotated[str, Header()]) -> Customer:
+        if x_token == "wrong":
+            raise HTTPException(401, "wrong token")
+        return Customer(f"user-{x_token}", name="From the token")
+
+    service = chat_service(tmp_path, CreditGate(customer=current_user), identify=None)
+    async with service.calling() as client:
+        response = await client.post("/ai/chat", json={"model": "large"}, headers={"x-token": "7"})
+        wrong = await client.post("/ai/chat", json={"model": "large"}, headers={"x-token": "wrong"})
+
+        assert response.json()["customer"] == "user-7"
+        assert wrong.status_code == 401
+        assert await service.used("user-7") == 5
+
+
+@pytest.mark.parametrize("identity", [None, "", "a b"])
+async def test_customer_dependency_that_finds_nobody(tmp_path, identity):
+    """A customer dependency that returns nobody, or an id that Autumn would mistake, is a 401."""
+
+    async def current_user() -> Any:
+        return identity
+
+    service = chat_service(tmp_path, CreditGate(customer=current_user), identify=None)
+    async with service.calling() as client:
+        response = await client.post("/ai/chat", json={"model": "large"})
+
+        assert response.status_code == 401
+        assert response.json()["detail"]["code"] == "not_authenticated"
+
+
+async def test_one_gate_twice_on_a_route_charges_once(tmp_path):
+    """A gate in the route's dependencies and the same gate in its signature are one charge."""
+    service = Service(tmp_path)
+    gate = CreditGate()
+
+    @service.app.post("/ai/chat", dependencies=[Depends(gate)])
+    async def chat(charge: Annotated[Charge, Depends(gate)]) -> Any:
+        return "served"
+
+    async with service.calling() as client:
+        await client.post("/ai/chat", json={"model": "large"})
+
+        assert await service.used() == 5
+
+
+async def test_properties_and_charge_id_are_in_the_event(tmp_path):
+    """Autumn's event carries the charge's id, the model and the application's own properties."""
+
+    async def properties(x_team: Annotated[str, Header()]) -> dict[str, str]:
+        return {"team": x_team}
+
+    service = chat_service(tmp_path, CreditGate(properties=properties))
+    async with service.calling() as client:
+        await client.post("/ai/chat", json={"model": "large"}, headers={"x-team": "red"})
+        (event,) = (await service.autumn.client.events.list(customer_id="ada")).list
+
+        assert event.value == 5
+        assert event.properties["team"] == "red"
+        assert event.properties["model"] == "large"
+        assert event.properties["charge_id"]
+
+
+async def test_bypass(tmp_path):
+    """Callers who bring their own key are not billed, and Autumn is not asked to check."""
+    gate = CreditGate(bypass=lambda request: "x-own-key" in request.headers)
+    service = chat_service(tmp_path, gate, prices={"large": 51})
+    async with service.calling() as client:
+        own = await client.post("/ai/chat", json={"model": "large"}, headers={"x-own-key": "sk"})
+        ours = await client.post("/ai/chat", json={"model": "large"})
+
+        assert own.json()["credits"] == "0"
+        assert ours.status_code == 402
+        assert await service.used() == 0
+
+
+async def test_ceiling_per_plan(tmp_path):
+    """The free plan may not use models over its ceiling, whatever its balance; a plan that is not named may."""
+    service = chat_service(tmp_path, CreditGate(max_credits={"free": 2}))
+    async with service.calling() as client:
+        cheap = await client.post("/ai/chat", json={"model": "small"})
+        dear = await client.post("/ai/chat", json={"model": "large"})
+
+        assert cheap.status_code == 200
+        assert dear.status_code == 403
+        assert dear.json()["detail"] | {"message": ""} == {
+            "code": "not_entitled",
+            "message": "",
+            "model": "large",
+            "required": 5,
+            "max_credits": 2,
+        }
+        await service.autumn.client.billing.attach("ada", "pro", no_billing_changes=True)
+        assert (await client.post("/ai/chat", json={"model": "large"})).status_code == 200
+
+
+async def test_required_plan(tmp_path):
+    """A gate for one plan answers 403 to customers of another."""
+    service = chat_service(tmp_path, CreditGate(plans=["pro"]))
+    async with service.calling() as client:
+        assert (await client.post("/ai/chat", json={"model": "small"})).status_code == 403
+        await service.autumn.client.billing.attach("ada", "pro", no_billing_changes=True)
+        assert (await client.post("/ai/chat", json={"model": "small"})).status_code == 200
+
+
+@pytest.mark.parametrize(("feature", "status"), [("ai_credits", 200), ("priority_support", 403)])
+async def test_required_feature(tmp_path, feature, status):
+    """A gate for one feature answers 403 to customers whose plans do not include it."""
+    service = chat_service(tmp_path, CreditGate(feature=feature))
+    async with service.calling() as client:
+        assert (await client.post("/ai/chat", json={"model": "small"})).status_code == status
+
+
+async def test_refusals_are_in_the_routes_openapi(tmp_path):
+    """A gated route documents its refusals without repeating them; an ungated one does not have them."""
+    service = chat_service(tmp_path)
+
+    @service.app.get("/ai/free")
+    async def free() -> None: ...
+
+    async with service.calling() as client:
+        document = (await client.get("/openapi.json")).json()
+
+        responses = document["paths"]["/ai/chat"]["post"]["responses"]
+        assert {"200", "400", "401", "402", "403", "422", "503"} <= responses.keys()
+        assert "`insufficient_credits`" in responses["402"]["description"]
+        reference = responses["402"]["content"]["application/json"]["schema"]["$ref"]
+        assert reference.rpartition("/")[2] in document["components"]["schemas"]
+        assert document["paths"]["/ai/free"]["get"]["responses"].keys() == {"200"}
+        assert "security" not in document["paths"]["/ai/chat"]["post"]
+        assert "securitySchemes" not in document["components"]
+
+
+def test_refusals_can_be_declared_by_hand():
+    """`responses=RESPONSES` documents them where no middleware sees the document being made."""
+    app = FastAPI()
+
+    @app.post("/ai/chat", responses=RESPONSES)
+    async def chat() -> None: ...
+
+    assert {"400", "401", "402", "403", "503"} <= app.openapi()["paths"]["/ai/chat"]["post"]["responses"].keys()
+
+
+@pytest.mark.parametrize(
+    ("fault", "retry_after"),
+    [
+        ({"kind": "refuse"}, "1"),
+        ({"kind": "drop"}, "1"),
+        ({"kind": "reset"}, "1"),
+        ({"kind": "fail", "status": 500}, "1"),
+        ({"kind": "fail", "status": 503}, "1"),
+        ({"kind": "unverified"}, "1"),
+        ({"kind": "late", "delay_ms": 500}, "1"),
+    ],
+)
+async def test_unavailable_is_a_503_and_settles(tmp_path, fault, retry_after):
+    """When Autumn gives neither a yes nor a no, the customer gets a 503 with Retry-After and pays nothing in the end."""
+    service = chat_service(tmp_path, timeout=0.2, max_retries=0)
+    async with service.calling() as client:
+        await client.post("/ai/chat", json={"model": "small"})
+        add_fault(service, "balances.check", **fault)
+        response = await client.post("/ai/chat", json={"model": "large"})
+
+        assert response.status_code == 503
+        assert response.json()["detail"]["code"] == "billing_unavailable"
+        assert response.headers["retry-after"] == retry_after
+        assert await service.used() == 1
+
+
+async def test_allow_serves_unverified(tmp_path):
+    """With `on_unavailable="allow"` the call is served and marked, and charged once Autumn is back."""
+    service = Service(tmp_path, on_unavailable="allow", max_retries=0)
+    seen = []
+
+    @service.app.post("/ai/chat")
+    async def chat(charge: ModelCharge) -> Any:
+        seen.append(charge.verified)
+        return "served"
+
+    async with service.calling() as client:
+        await client.post("/ai/chat", json={"model": "small"})
+        add_fault(service, "balances.check", kind="refuse")
+        response = await client.post("/ai/chat", json={"model": "large"})
+
+        assert response.status_code == 200
+        assert seen == [True, False]
+        assert await service.used() == Decimal(6)
+
+
+async def test_wrong_key_is_the_services_fault(tmp_path, caplog):
+    """A key that Autumn does not take is a 503 for the customer and an error in the log that says what to check."""
+    service = chat_service(tmp_path)
+    async with service.calling() as client:
+        from fastapi_autumn.emulator import EMULATOR_KEY
+
+        service.emulator.revoke_key(EMULATOR_KEY)
+        response = await client.post("/ai/chat", json={"model": "small"})
+
+        assert response.status_code == 503
+        assert "check its key and features" in caplog.text
+        assert EMULATOR_KEY not in caplog.text
+        service.emulator.add_key(EMULATOR_KEY)
+
+
+def add_fault(service: Service, operation: str, *, times: int = 1, **fault: Any) -> None:
+    """Have the emulator fail on one operation."""
+    from fastapi_autumn.emulator import Fault
+
+    service.emulator.faults.add(operation, Fault(times=times, **fault))
+
+
+async def test_request_is_passed_to_bypass(tmp_path):
+    """`bypass` may be async and sees the request."""
+
+    async def bypass(request: Request) -> bool:
+        return request.url.path == "/ai/chat"
+
+    service = chat_service(tmp_path, CreditGate(bypass=bypass))
+    async with service.calling() as client:
+        assert (await client.post("/ai/chat", json={"model": "large"})).json()["credits"] == "0"
