@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-import urllib.request
 from collections import deque
 from collections.abc import Mapping
 
@@ -11,6 +10,7 @@ import httpx
 
 from fastapi_autumn.errors import ConnectFailed, NoAnswer, Overloaded
 from fastapi_autumn.transports._base import Answer
+from fastapi_autumn.transports._environment import proxy_for
 
 __all__ = ["HttpxTransport"]
 
@@ -87,19 +87,19 @@ class _Connections:
 
     def __init__(self, base_url: str, *, connect_timeout: float) -> None:
         url = httpx.URL(base_url)
-        self._origin = httpcore.URL(base_url).origin
+        self._url = httpcore.URL(base_url)
         self._host = url.netloc
         self._factory = _factory(url)
         self._extensions = {"timeout": {"connect": connect_timeout}}
         self._idle: deque[tuple[float, httpcore.AsyncConnectionInterface]] = deque()
 
     async def request(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        origin = self._origin
+        url = self._url
         raw_headers = [(b"host", self._host), (b"content-length", b"%d" % len(body))]
         raw_headers += [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
         request = httpcore.Request(
             method,
-            httpcore.URL(scheme=origin.scheme, host=origin.host, port=origin.port, target=path.encode("ascii")),
+            httpcore.URL(scheme=url.scheme, host=url.host, port=url.port, target=path.encode("ascii")),
             headers=raw_headers,
             content=body,
             extensions=self._extensions,
@@ -128,7 +128,7 @@ class _Connections:
             if not connection.has_expired():
                 return connection
             await connection.aclose()
-        return self._factory.create_connection(self._origin)
+        return self._factory.create_connection(self._url.origin)
 
     async def _give_back(self, connection: httpcore.AsyncConnectionInterface) -> None:
         now = time.monotonic()
@@ -145,11 +145,9 @@ class _Connections:
 def _factory(url: httpx.URL) -> httpcore.AsyncConnectionPool:
     """Return a pool that is only asked to make connections: direct ones, or through the environment's proxy."""
     ssl_context = httpx.create_ssl_context() if url.scheme == "https" else None
-    proxies = urllib.request.getproxies()
-    proxy_url = proxies.get(url.scheme) or proxies.get("all")
-    if not proxy_url or urllib.request.proxy_bypass(url.host):
+    proxy = proxy_for(url)
+    if proxy is None:
         return httpcore.AsyncConnectionPool(ssl_context=ssl_context)
-    proxy = httpx.Proxy(proxy_url if "://" in proxy_url else f"http://{proxy_url}")
     kind = httpcore.AsyncSOCKSProxy if proxy.url.scheme.startswith("socks") else httpcore.AsyncHTTPProxy
     return kind(
         httpcore.URL(str(proxy.url)),
