@@ -41,5 +41,5 @@ def create_app(settings: AutumnSettings | None = None, model: ModelSettings | No
     app.include_router(page_router(autumn, prices, stand_in=model.base_url is None))
     if autumn.settings.emulator:
         # Its check-out page, which with the real Autumn is Stripe's.
-        app.add_route("/checkout/{path:path}", autumn.emulator, include_in_schema=False)  # type: ignore[arg-type]
+        app.add_route("/checkout/{path:path}", autumn.emulator, include_in_schema=False)  # type: ignore[arg-type] # an ASGI app will do
     return app

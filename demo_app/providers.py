@@ -23,7 +23,7 @@ Failure = Literal["before-first-byte", "mid-stream", "crash", "rate-limit"]
 
 
 class ModelSettings(BaseSettings):
-    """Where the model is: `MODEL_BASE_URL` (such as `https://api.openai.com/v1`) and `MODEL_API_KEY`."""
+    """Where the model is: `MODEL_BASE_URL`, such as `https://api.openai.com/v1`, and `MODEL_API_KEY`."""
 
     model_config = SettingsConfigDict(env_prefix="MODEL_", env_file=".env", extra="ignore", frozen=True)
 
@@ -32,6 +32,8 @@ class ModelSettings(BaseSettings):
     api_key: SecretStr = SecretStr("")
     timeout: float = Field(default=120.0, gt=0)
     """Seconds to wait for the next bytes of an answer."""
+    word_delay: float = Field(default=0.03, ge=0)
+    """Seconds that the stand-in takes for a word."""
 
 
 class ProviderError(Exception):
@@ -72,7 +74,7 @@ class Provider(Protocol):
 async def provider_for(settings: ModelSettings) -> AsyncIterator[Provider]:
     """Make the provider that `settings` ask for, with one pool of connections for the life of the service."""
     if settings.base_url is None:
-        yield StandIn()
+        yield StandIn(word_delay=settings.word_delay)
         return
     headers = {"Authorization": f"Bearer {settings.api_key.get_secret_value()}"}
     async with httpx.AsyncClient(base_url=settings.base_url, headers=headers, timeout=settings.timeout) as http:
@@ -152,7 +154,7 @@ class StandIn:
     - `before-first-byte`: no answer at all; the customer gets a 502.
     - `rate-limit`: the provider's own 429, with Retry-After.
     - `mid-stream`: the provider fails after some words; the stream ends with an error event.
-    - `crash`: a bug of this service after some words; the connection breaks, with nobody to tell what happened.
+    - `crash`: a bug of this service after some words; the connection breaks without an explanation.
 
     One word counts as one token.
     """
@@ -163,8 +165,10 @@ class StandIn:
         "Hang up, and they stay where they are, because the words were on their way to you. "
         "Nobody had to write any code for that in the route."
     )
-    _SECONDS_PER_WORD = 0.03
     _WORDS_BEFORE_FAILURE = 8
+
+    def __init__(self, *, word_delay: float) -> None:
+        self._word_delay = word_delay
 
     async def complete(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """See `Provider.complete`."""
@@ -211,7 +215,7 @@ class StandIn:
                 if failure == "crash":
                     raise RuntimeError("a bug in the service, because demo_fail asked for one")
                 raise ProviderError(502, "The model failed in mid-stream.", code="stream_failed")
-            await asyncio.sleep(self._SECONDS_PER_WORD)
+            await asyncio.sleep(self._word_delay)
             yield word if number == 0 else f" {word}"
 
 
