@@ -56,7 +56,9 @@ class AutumnSettings(BaseSettings):
     max_retries: int = Field(default=2, ge=0, le=10)
     """How often a call is repeated where repeating is safe."""
     max_concurrency: int = Field(default=256, ge=1)
-    """Calls to Autumn at the same time; more than that wait."""
+    """Calls to Autumn at the same time; more than that wait, and no customer has more than a quarter of them."""
+    max_waiting: int = Field(default=1024, ge=0)
+    """Calls that may wait for their turn; one more is answered with 503."""
 
     paths: Annotated[tuple[str, ...], NoDecode] = ("/ai",)
     """Path prefixes that the middleware covers; in a variable separated by commas, `/ai,/v1`, or as a JSON list."""

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from fastapi_autumn.client._calls import Caller, Repeat
 from fastapi_autumn.client._operations import Balances, Billing, Customers, Events, Features, Plans
+from fastapi_autumn.client._pressure import Breaker, Limiter
 from fastapi_autumn.errors import ConfigurationError
 from fastapi_autumn.settings import AutumnSettings
 from fastapi_autumn.transports import Transport, transport_for
@@ -50,7 +51,8 @@ class AutumnClient:
             self._transport,
             secret_key=secret_key,
             max_retries=settings.max_retries,
-            max_concurrency=settings.max_concurrency,
+            limiter=Limiter(settings.max_concurrency, waiting=settings.max_waiting, patience=settings.timeout),
+            breaker=Breaker(),
         )
         self.call = caller.call
         self.get = caller.get

@@ -14,11 +14,14 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json, to_json
 
+from fastapi_autumn.client._pressure import Breaker, Limiter
 from fastapi_autumn.errors import (
+    AutumnError,
     DuplicateRequest,
     NoAnswer,
     NotSent,
     NotVerified,
+    Overloaded,
     RateLimited,
     ServerFailure,
     Unavailable,
@@ -48,10 +51,13 @@ class Repeat(Enum):
 class Caller:
     """Sends operations, repeats them where that is safe, and reads the answers."""
 
-    def __init__(self, transport: Transport, *, secret_key: str, max_retries: int, max_concurrency: int) -> None:
+    def __init__(
+        self, transport: Transport, *, secret_key: str, max_retries: int, limiter: Limiter, breaker: Breaker
+    ) -> None:
         self._transport = transport
         self._max_retries = max_retries
-        self._slots = asyncio.Semaphore(max_concurrency)
+        self._limiter = limiter
+        self._breaker = breaker
         self._headers = {
             "authorization": f"Bearer {secret_key}",
             "content-type": "application/json",
@@ -72,14 +78,28 @@ class Caller:
         The way to operations that have no method here. By default the call is repeated as if doing it twice were the
         same as doing it once.
         """
-        return await self._send("POST", operation, to_json(body), idempotency_key=idempotency_key, repeat=repeat)
+        return await self._send(
+            "POST",
+            operation,
+            to_json(body),
+            customer=body.get("customer_id") or "",
+            idempotency_key=idempotency_key,
+            repeat=repeat,
+        )
 
     async def get(self, path: str) -> Answer:
         """Read `/v1/{path}`, such as `organization/me`, and return Autumn's 2xx answer unread."""
-        return await self._send("GET", path, b"", idempotency_key=None, repeat=Repeat.IDEMPOTENT)
+        return await self._send("GET", path, b"", customer="", idempotency_key=None, repeat=Repeat.IDEMPOTENT)
 
     async def _send(
-        self, method: str, operation: str, content: bytes, *, idempotency_key: str | None, repeat: Repeat
+        self,
+        method: str,
+        operation: str,
+        content: bytes,
+        *,
+        customer: str,
+        idempotency_key: str | None,
+        repeat: Repeat,
     ) -> Answer:
         headers = self._headers
         if idempotency_key:
@@ -88,9 +108,11 @@ class Caller:
         may_have_happened = False
         while True:
             try:
-                async with self._slots:
-                    answer = await self._transport.request(method, f"/v1/{operation}", body=content, headers=headers)
-                _judge(operation, answer)
+                await self._limiter.acquire(operation, customer)
+                try:
+                    return await self._attempt(method, operation, content, headers)
+                finally:
+                    self._limiter.release(customer)
             except DuplicateRequest as error:
                 if may_have_happened:
                     # The key was ours: the attempt that seemed lost got through, and its answer is gone.
@@ -105,8 +127,17 @@ class Caller:
                 if pause > _LONGEST_BACKOFF:
                     raise
                 await asyncio.sleep(pause)
-            else:
-                return answer
+
+    async def _attempt(self, method: str, operation: str, content: bytes, headers: Mapping[str, str]) -> Answer:
+        self._breaker.before(operation)
+        try:
+            answer = await self._transport.request(method, f"/v1/{operation}", body=content, headers=headers)
+            _judge(operation, answer)
+        except AutumnError as error:
+            self._breaker.after(error)
+            raise
+        self._breaker.after(None)
+        return answer
 
     async def read(
         self,
@@ -158,6 +189,9 @@ def _seconds(retry_after: str | None) -> float | None:
 
 def _may_repeat(error: Unavailable, repeat: Repeat, attempt: int) -> bool:
     match error:
+        case Overloaded():
+            # Held back on purpose; who waits for an answer should get one now.
+            return False
         case NotSent() | RateLimited():
             return True
         case NoAnswer(timed_out=True):
