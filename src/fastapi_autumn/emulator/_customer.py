@@ -9,8 +9,7 @@ from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from typing import Any
 
-from fastapi_autumn.emulator._balances import ZERO, Entitlement, Limits, Rollover, amount, slots_of
-from fastapi_autumn.emulator._clock import window_start
+from fastapi_autumn.emulator._balances import Entitlement, Rollover
 from fastapi_autumn.emulator._errors import not_found
 from fastapi_autumn.emulator._store import Document, Store
 
@@ -81,51 +80,6 @@ class Customer:
     def flag(self, feature_id: str) -> Entitlement | None:
         """Return the entitlement that switches a boolean feature on."""
         return next((held for held in self.entitlements if held.feature_id == feature_id and held.boolean), None)
-
-    def controls(self, kind: str, entity_id: str | None = None) -> list[Document]:
-        """Return the billing controls of one kind: the entity's own, where it has some, else the customer's."""
-        own = self.entity(entity_id).get("billing_controls", {}) if entity_id else {}
-        found: list[Document] = own.get(kind) or self.billing_controls.get(kind) or []
-        return found
-
-    def limits(self, now: int, entity_id: str | None = None) -> Limits:
-        """Return what the billing controls allow at this moment."""
-        if not self.billing_controls and entity_id is None:
-            return Limits()
-        overage = {item["feature_id"]: bool(item["enabled"]) for item in self.controls("overage_allowed", entity_id)}
-        spend = {}
-        for item in self.controls("spend_limits", entity_id):
-            if item.get("enabled") and item.get("overage_limit") is not None:
-                spend[item["feature_id"]] = self._spend_limit(item)
-        left = {
-            item["feature_id"]: max(ZERO, amount(item["limit"]) - self.window_usage(item, now))
-            for item in self.controls("usage_limits", entity_id)
-            if item.get("enabled", True)
-        }
-        return Limits(overage, spend, left)
-
-    def window_usage(self, limit: Document, now: int) -> Decimal:
-        """Return what was used of a feature since the window of a usage limit began."""
-        window = self.windows.get(limit["feature_id"])
-        if window is None or window["start"] != window_start(self.created_at, limit["interval"], now):
-            return ZERO
-        return amount(window["used"])
-
-    def count_usage(self, credits_by_feature: dict[str, Decimal], now: int) -> None:
-        """Add to the windows of the usage limits; a refund takes away, down to zero."""
-        for limit in self.billing_controls.get("usage_limits") or []:
-            used = credits_by_feature.get(limit["feature_id"])
-            if used:
-                start = window_start(self.created_at, limit["interval"], now)
-                total = max(ZERO, self.window_usage(limit, now) + used)
-                self.windows[limit["feature_id"]] = {"start": start, "used": str(total)}
-
-    def _spend_limit(self, item: Document) -> Decimal:
-        limit = amount(item["overage_limit"])
-        if item.get("limit_type") == "usage_percentage":
-            slots = slots_of(self.metered([item["feature_id"]]), None)
-            return sum((slot.entitlement.granted for slot in slots), ZERO) * limit / 100
-        return limit
 
 
 def load(store: Store, customer_id: str | None) -> Customer:

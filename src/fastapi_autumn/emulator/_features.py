@@ -35,8 +35,10 @@ def read_feature(fields: Fields, before: Document | None = None) -> Document:
         if "default_markup" in fields:
             feature["default_markup"] = fields.number("default_markup", nullable=True)
         fields.check()
-    if isinstance(fields.raw("display"), dict):
-        feature["display"] = fields.raw("display")
+    display = fields.object("display")
+    if display:
+        feature["display"] = {key: display.string(key, nullable=True) for key in ("singular", "plural")}
+    fields.check()
     return feature
 
 

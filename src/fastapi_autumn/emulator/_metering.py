@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from fastapi_autumn.emulator import _customer, _lifecycle, _shapes
+from fastapi_autumn.emulator import _controls, _customer, _lifecycle, _shapes
 from fastapi_autumn.emulator._balances import (
     ZERO,
+    InsufficientBalance,
     Limits,
     Move,
     OverageBehavior,
@@ -30,15 +31,20 @@ OVERAGE_BEHAVIORS = ("cap", "reject", "overflow")
 
 
 def customer_of(call: Call, customer_id: str | None) -> Customer:
-    """Return a customer as of now: with everything done that fell due since the last look."""
-    found = _customer.load(call.store, customer_id)
-    if _lifecycle.catch_up(call.store, call.catalog, found, call.now):
-        # This call may only hold a read: what fell due is written under the lock, from the newest state.
-        with call.store.transaction():
-            found = _customer.load(call.store, customer_id)
-            _lifecycle.catch_up(call.store, call.catalog, found, call.now)
-            _customer.save(call.store, found)
-    return found
+    """Return a customer as of now, or raise the 404."""
+    return caught_up(call, _customer.load(call.store, customer_id))
+
+
+def caught_up(call: Call, found: Customer) -> Customer:
+    """Return a customer with everything done that fell due since the last look."""
+    if not _lifecycle.catch_up(call.store, call.catalog, found, call.now):
+        return found
+    # This call may only hold a read: what fell due is written under the lock, from the newest state.
+    with call.store.transaction():
+        newest = _customer.load_number(call.store, found.number) or found
+        _lifecycle.catch_up(call.store, call.catalog, newest, call.now)
+        _customer.save(call.store, newest)
+    return newest
 
 
 def create_customer(call: Call, customer_id: str | None, data: Document) -> Customer:
@@ -87,7 +93,9 @@ class Meter:
     def of(cls, call: Call, customer: Customer, feature_id: str, entity_id: str | None = None) -> Meter:
         """Look at a feature that the catalog has."""
         costs = call.catalog.costs[feature_id]
-        return cls(call, customer, feature_id, entity_id, costs, customer.limits(call.now, entity_id))
+        return cls(
+            call, customer, feature_id, entity_id, costs, _controls.limits(customer, call.catalog, call.now, entity_id)
+        )
 
     def slots(self, *, refund: bool = False) -> list[Slot]:
         """List the slots that pay, in the order in which they are used."""
@@ -112,24 +120,32 @@ class Meter:
 
     def allows(self, feature_id: str, units: Decimal) -> bool:
         """Tell whether the balance of a feature covers the amount."""
+        window = self.limits.usage_left.get(self.feature_id)
+        if window is not None and units > window:
+            return False
         return is_allowed(self.slots(), feature_id, units * self.costs[feature_id], self.limits)
 
     def move(self, units: Decimal, behavior: OverageBehavior) -> list[Move]:
         """Take or give back, and count it towards the usage limits."""
+        window = self.limits.usage_left.get(self.feature_id)
+        if window is not None and units > window:
+            if behavior == "reject":
+                raise InsufficientBalance
+            units = window
         moves = deduct(self.slots(refund=units < 0), units, costs=self.costs, limits=self.limits, behavior=behavior)
         self.count(moves)
         return moves
 
     def count(self, moves: Sequence[Move]) -> None:
         """Count moves towards the usage limits."""
-        if not self.customer.billing_controls:
-            return
         held = {item.id: item.feature_id for item in self.customer.entitlements}
         used: dict[str, Decimal] = {}
         for move in moves:
             key = held[move.entitlement_id]
             used[key] = used.get(key, ZERO) + move.credits
-        self.customer.count_usage(used, self.call.now)
+            if key != self.feature_id:
+                used[self.feature_id] = used.get(self.feature_id, ZERO) + move.units
+        _controls.count_usage(self.customer, self.call.catalog, used, self.call.now)
 
     def balance(self, feature_id: str, *, expand: bool = False) -> Document | None:
         """Show the balance of a feature."""

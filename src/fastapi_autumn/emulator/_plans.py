@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from fastapi_autumn.emulator import _display
+from fastapi_autumn.emulator import _controls, _display
 from fastapi_autumn.emulator._catalog import Catalog
 from fastapi_autumn.emulator._clock import BILLING_INTERVALS, RESET_INTERVALS
 from fastapi_autumn.emulator._customer import new_id
@@ -120,9 +120,12 @@ def _read_settings(fields: Fields, plan: Document) -> None:
     for key in ("add_on", "auto_enable", "archived"):
         if key in fields:
             plan[key] = fields.boolean(key)
-    for key in ("metadata", "billing_controls", "config"):
-        if key in fields:
-            plan[key] = {**plan[key], **(fields.mapping(key) or {})}
+    if "metadata" in fields:
+        plan["metadata"] = {**plan["metadata"], **(fields.mapping("metadata") or {})}
+    plan["billing_controls"] = {**plan["billing_controls"], **(_controls.read(fields) or {})}
+    config = fields.object("config")
+    if config and "ignore_past_due" in config:
+        plan["config"] = {"ignore_past_due": config.boolean("ignore_past_due")}
 
 
 def _blank_plan(now: int) -> Document:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
+from fastapi_autumn.emulator import _controls
 from fastapi_autumn.emulator._balances import ZERO, Entitlement, Limits, Move, Slot, in_order, rounded, slots_of
 from fastapi_autumn.emulator._catalog import Catalog
 from fastapi_autumn.emulator._customer import AttachedPlan, Customer
@@ -83,7 +84,13 @@ def balance(
     )
     if not slots:
         return None
-    return _balance(catalog.features.get(feature_id, {}), feature_id, slots, who.limits(now, entity_id), expand=expand)
+    return _balance(
+        catalog.features.get(feature_id, {}),
+        feature_id,
+        slots,
+        _controls.limits(who, catalog, now, entity_id),
+        expand=expand,
+    )
 
 
 def flag(held: Entitlement) -> Document:
@@ -258,7 +265,7 @@ def _billing_controls(who: Customer, now: int) -> Document:
         shown[kind] = [{**item, "source": "customer"} for item in items]
         if kind == "usage_limits":
             for item in shown[kind]:
-                item["usage"] = number(who.window_usage(item, now))
+                item["usage"] = number(_controls.window_usage(who, item, now))
     return shown
 
 

@@ -69,33 +69,37 @@ class Fields:
         value = self._typed(name, "boolean")
         return value if isinstance(value, bool) else default
 
-    def number(self, name: str, *, required: bool = False, nullable: bool = False) -> float | None:
-        """Read a finite number."""
+    def number(
+        self,
+        name: str,
+        *,
+        required: bool = False,
+        nullable: bool = False,
+        least: int | None = None,
+        most: float = _LARGEST,
+    ) -> float | None:
+        """Read a finite number between two bounds."""
         value = self._typed(name, "number", required=required, nullable=nullable)
         if not isinstance(value, int | float):
             return None
         if not math.isfinite(value):
             self.fail(name, "must be a number (received number)")
-            return None
-        if abs(value) > _LARGEST:
-            self.fail(name, "Too big: expected number to be <=1e28")
-            return None
-        return value
-
-    def integer(
-        self, name: str, *, required: bool = False, least: int | None = None, most: int | None = None
-    ) -> int | None:
-        """Read a whole number between two bounds."""
-        value = self.number(name, required=required)
-        if value is None:
-            return None
-        if value != int(value):
-            self.fail(name, "Invalid input: expected int, received number")
         elif least is not None and value < least:
             self.fail(name, f"Too small: expected number to be >={least}")
-        elif most is not None and value > most:
-            self.fail(name, f"Too big: expected number to be <={most}")
-        return int(value)
+        elif abs(value) > most:
+            self.fail(name, f"Too big: expected number to be <={most:g}")
+        else:
+            return value
+        return None
+
+    def integer(
+        self, name: str, *, required: bool = False, least: int | None = None, most: float = _LARGEST
+    ) -> int | None:
+        """Read a whole number between two bounds."""
+        value = self.number(name, required=required, least=least, most=most)
+        if value is not None and value != int(value):
+            self.fail(name, "Invalid input: expected int, received number")
+        return None if value is None else int(value)
 
     def choice(self, name: str, choices: Sequence[str], *, required: bool = False) -> str | None:
         """Read one of a few strings."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi_autumn.emulator import _customer, _lists, _shapes
+from fastapi_autumn.emulator import _controls, _customer, _lists, _shapes
 from fastapi_autumn.emulator._customer import Customer
 from fastapi_autumn.emulator._errors import ApiError, invalid_request
 from fastapi_autumn.emulator._http import Call, Operation
-from fastapi_autumn.emulator._metering import create_customer, customer_of, save
+from fastapi_autumn.emulator._metering import caught_up, create_customer, customer_of, save
 from fastapi_autumn.emulator._store import Document
 from fastapi_autumn.emulator._validation import Fields
 
@@ -20,7 +20,7 @@ def get_or_create(call: Call) -> Any:
     fields = call.fields()
     customer_id = fields.customer_id()
     profile = _read_profile(fields)
-    controls = fields.mapping("billing_controls")
+    controls = _controls.read(fields)
     auto_enable = fields.string("auto_enable_plan_id", nullable=True)
     expand = fields.strings("expand")
     fields.check()
@@ -62,7 +62,7 @@ def update(call: Call) -> Any:
     fields = call.fields()
     customer_id = fields.known_id()
     profile = _read_profile(fields)
-    controls = fields.mapping("billing_controls")
+    controls = _controls.read(fields)
     renamed = fields.string("new_customer_id", nullable=True)
     if renamed is not None:
         fields.check_id("new_customer_id", renamed)
@@ -120,8 +120,7 @@ def list_(call: Call) -> Any:
     for _, number, _ in rows[: page.limit]:
         customer = _customer.load_number(call.store, number)
         if customer is not None:
-            customer = customer_of(call, customer.id) if customer.id is not None else customer
-            shown.append(_shapes.customer(call.catalog, customer, now=call.now, env=call.env))
+            shown.append(_shapes.customer(call.catalog, caught_up(call, customer), now=call.now, env=call.env))
     more = len(rows) > page.limit
     if page.by_cursor:
         last = rows[page.limit - 1] if more else None
@@ -154,11 +153,10 @@ def _find(call: Call, customer_id: str | None, email: str | None) -> Customer | 
     """Find by id; a null id means the customer without an id who has this e-mail address."""
     if customer_id is None:
         row = call.store.row("SELECT seq FROM customers WHERE id IS NULL AND email = ?", email)
-        return _customer.load_number(call.store, row[0]) if row else None
-    try:
-        return customer_of(call, customer_id)
-    except ApiError:
-        return None
+    else:
+        row = call.store.row("SELECT seq FROM customers WHERE id = ?", customer_id)
+    found = _customer.load_number(call.store, row[0]) if row else None
+    return caught_up(call, found) if found else None
 
 
 def _refuse_paid(call: Call, plan_id: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi_autumn.emulator import _lists, _shapes
+from fastapi_autumn.emulator import _controls, _lists, _shapes
 from fastapi_autumn.emulator._customer import Customer
 from fastapi_autumn.emulator._errors import ApiError, not_found
 from fastapi_autumn.emulator._http import Call, Operation
@@ -67,7 +67,7 @@ def update(call: Call) -> Any:
     fields = call.fields()
     customer, entity = _find(call, fields)
     name = fields.string("name", nullable=True)
-    controls = fields.mapping("billing_controls")
+    controls = _controls.read(fields)
     fields.check()
     if name is not None:
         entity["name"] = name
