@@ -118,4 +118,5 @@ def _load(name: str, target: Callable[..., None] | Mapping[str, Callable[..., No
 def _add(to: typer.Typer, name: str, function: Callable[..., None]) -> None:
     text, _, examples = (inspect.getdoc(function) or "").partition("\n\nExamples:\n")
     epilog = f"\b\nExamples:\n{indent(dedent(examples), '  ')}" if examples else None
-    to.command(name, help=text, epilog=epilog)(function)
+    # Without short_help, the list of a group's commands would cut the line short.
+    to.command(name, help=text, short_help=text.partition("\n")[0], epilog=epilog)(function)

@@ -65,9 +65,10 @@ async def connect(settings: CommandSettings) -> AsyncIterator[AutumnClient]:
         finally:
             await client.aclose()
         return
-    from fastapi_autumn.emulator import EMULATOR_KEY, Emulator  # noqa: PLC0415 - only where it is used
+    from fastapi_autumn.cli._emulator import open_emulator  # noqa: PLC0415 - only where it is used
+    from fastapi_autumn.emulator import EMULATOR_KEY  # noqa: PLC0415
 
-    emulator = Emulator(settings.emulator_path)
+    emulator = open_emulator(settings.emulator_path)
     try:
         transport = AsgiTransport(emulator, timeout=settings.timeout)
         yield AutumnClient(settings, transport=transport, secret_key=EMULATOR_KEY)

@@ -21,7 +21,8 @@ def load(path: Path) -> Catalog:
     """
     if not path.exists():
         raise CatalogError(
-            f"There is no {path}; write one with autumn init, get Autumn's with autumn pull, or name yours with --config."
+            f"There is no {path}; write one with autumn init, get Autumn's with autumn pull, or name yours with "
+            "--config."
         )
     return Catalog.load(path)
 

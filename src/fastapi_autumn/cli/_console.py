@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 
@@ -17,15 +17,38 @@ from fastapi_autumn.errors import (
     CustomerNotFound,
     RequestRejected,
     ServerFailure,
-    UnexpectedAnswer,
     Unavailable,
     Uncertain,
+    UnexpectedAnswer,
 )
 
-__all__ = ["confirm", "fields", "moment", "note", "printable", "progress", "sentence", "show", "table"]
+__all__ = [
+    "can_ask",
+    "choose",
+    "confirm",
+    "fields",
+    "moment",
+    "note",
+    "printable",
+    "progress",
+    "sentence",
+    "show",
+    "table",
+]
 
+_C = TypeVar("_C", bound=str)
 _UNAUTHORIZED = 401
 _WIDTH_OF_A_FILE = 200
+
+_NEXT_STEPS: Mapping[type[AutumnError], str] = {
+    ConnectFailed: "Check AUTUMN_BASE_URL and the network, or run autumn doctor.",
+    CustomerNotFound: "See which there are with autumn customers.",
+    ServerFailure: "Try again in a moment.",
+    UnexpectedAnswer: "Check that AUTUMN_BASE_URL is Autumn's.",
+    Uncertain: "It may have been done all the same: look before you try again.",
+    Unavailable: "Nothing was done; try again in a moment.",
+}
+"""For errors whose message does not say it; the special ones before the general."""
 
 
 def sentence(error: AutumnError | OSError) -> str:
@@ -35,24 +58,11 @@ def sentence(error: AutumnError | OSError) -> str:
 
 
 def _next_step(error: AutumnError | OSError) -> str:
-    match error:
-        case ConnectFailed():
-            return "Check AUTUMN_BASE_URL and the network, or run autumn doctor."
-        case RequestRejected(status=status) if status == _UNAUTHORIZED:
-            return "Check the key with autumn env, or run autumn login for a new one."
-        case CustomerNotFound():
-            return "See which there are with autumn customers."
-        case ServerFailure():
-            return "Try again in a moment."
-        case UnexpectedAnswer():
-            return "Check that AUTUMN_BASE_URL is Autumn's."
-        case Uncertain():
-            return "It may have been done all the same: look before you try again."
-        case Unavailable():
-            return "Nothing was done; try again in a moment."
-        case OSError():
-            return "Check the file and its permissions." if error.filename else ""
-    return ""
+    if isinstance(error, OSError):
+        return "Check the file and its permissions." if error.filename else ""
+    if isinstance(error, RequestRejected) and error.status == _UNAUTHORIZED:
+        return "Check the key with autumn env, or run autumn login for a new one."
+    return next((step for kind, step in _NEXT_STEPS.items() if isinstance(error, kind)), "")
 
 
 def show(
@@ -91,21 +101,32 @@ def note(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def can_ask() -> bool:
+    """Whether there is a terminal to ask on."""
+    return sys.stdin.isatty()
+
+
 def confirm(question: str, *, yes: bool) -> None:
     """Go on only if the answer is yes; `yes` answers it. Without a terminal to ask on, the answer is no.
 
     Raises:
         typer.Exit: with the code `NO`.
     """
-    if yes:
+    if yes or (can_ask() and typer.confirm(question, err=True)):
         return
-    if not sys.stdin.isatty():
-        note(f"{question} There is no terminal to ask on; add --yes to do it. Nothing was done.")
-    elif typer.confirm(question, err=True):
-        return
-    else:
-        note("Nothing was done.")
+    note("Nothing was done." if can_ask() else f"{question} There is no terminal to ask on; add --yes to do it.")
     raise typer.Exit(NO)
+
+
+def choose(question: str, choices: Sequence[_C]) -> _C:
+    """Ask until the answer is the number of one of `choices`."""
+    note(question)
+    for number, choice in enumerate(choices, start=1):
+        note(f"  {number}  {choice}")
+    while True:
+        answer = typer.prompt("Number", err=True)
+        if answer.isdecimal() and 1 <= int(answer) <= len(choices):
+            return choices[int(answer) - 1]
 
 
 @contextmanager
@@ -142,9 +163,11 @@ def _lines(cell: Any) -> str:
 
 
 def fields(document: Mapping[str, Any]) -> None:
-    """Print one thing, a line for each of its fields that says something."""
-    width = max(map(len, document), default=0)
+    """Print one thing, a line for each of its fields that says something; a list has a line for each entry."""
+    width = max(map(len, document), default=0) + 1
     for name, value in document.items():
-        if value not in (None, "", [], {}):
-            text = json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else printable(value)
-            print(f"{name + ':':{width + 1}} {text}")
+        first, *others = (_lines(value) or "").splitlines() or [""]
+        if first:
+            print(f"{name + ':':{width}} {first}")
+        for line in others:
+            print(" " * width, line)

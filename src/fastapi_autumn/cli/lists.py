@@ -1,7 +1,8 @@
 """`autumn customers`, `plans`, `features` and `events`: what Autumn has."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -9,8 +10,8 @@ import typer
 
 from fastapi_autumn.cli._backend import connect, document, run, settings_for
 from fastapi_autumn.cli._console import fields, moment, note, progress, show
-from fastapi_autumn.cli._describe import describe_price
 from fastapi_autumn.cli._conventions import OutputFormat, Prod
+from fastapi_autumn.cli._describe import describe_item, describe_price
 from fastapi_autumn.client import AutumnClient
 from fastapi_autumn.errors import AutumnError, UnexpectedAnswer
 
@@ -29,6 +30,7 @@ OneId = Annotated[str | None, typer.Argument(metavar="[ID]", help="Show this one
 
 
 def customers(
+    *,
     customer_id: OneId = None,
     search: Annotated[str | None, typer.Option("--search", "-s", help="Part of an id, name or email.")] = None,
     limit: Limit = 50,
@@ -49,7 +51,8 @@ def customers(
     async def one() -> None:
         async with connect(settings) as client:
             answer = await client.call("customers.get", {"customer_id": customer_id})
-        _show_one(document(answer, "customers.get"), output_format, _CUSTOMER)
+        columns = _CUSTOMER_ALONE if output_format == "table" else _CUSTOMER
+        _show_one(document(answer, "customers.get"), output_format, columns)
 
     async def many() -> None:
         body: dict[str, Any] = {"limit": limit, "start_cursor": start_cursor}
@@ -62,6 +65,7 @@ def customers(
 
 
 def plans(
+    *,
     plan_id: OneId = None,
     search: Search = None,
     include_archived: Archived = False,
@@ -74,11 +78,13 @@ def plans(
         autumn plans
         autumn plans pro --format json
     """
-    body = {"include_archived": include_archived, "all_versions": False}
-    _catalog_list("plan", "plans.list", body, _PLAN, plan_id, search, output_format, prod=prod)
+    body = {"include_archived": include_archived or plan_id is not None, "all_versions": False}
+    found = _read_catalog(_PLANS, body, prod=prod)
+    _show_catalog(_PLANS, found, plan_id, search, output_format)
 
 
 def features(
+    *,
     feature_id: OneId = None,
     search: Search = None,
     include_archived: Archived = False,
@@ -91,24 +97,19 @@ def features(
         autumn features
         autumn features ai_credits
     """
-    _catalog_list(
-        "feature",
-        "features.list",
-        {},
-        _FEATURE,
-        feature_id,
-        search,
-        output_format,
-        prod=prod,
-        # Unlike plans.list, features.list always answers with the archived ones too.
-        keep=lambda feature: include_archived or feature_id is not None or not feature.get("archived"),
-    )
+    found = _read_catalog(_FEATURES, {}, prod=prod)
+    if feature_id is None and not include_archived:  # unlike plans.list, features.list does not leave them out itself
+        found = [feature for feature in found if not feature.get("archived")]
+    _show_catalog(_FEATURES, found, feature_id, search, output_format)
 
 
 def events(
+    *,
     customer: Annotated[str | None, typer.Option("--customer", help="Of this customer.")] = None,
     feature: Annotated[list[str] | None, typer.Option("--feature", help="Of this feature; may be repeated.")] = None,
-    since: Annotated[str, typer.Option(help="From then on: 30m, 24h, 7d, 2w ago, or a date such as 2026-05-28.")] = "7d",
+    since: Annotated[
+        str, typer.Option(help="From then on: 30m, 24h, 7d, 2w ago, or a date such as 2026-05-28.")
+    ] = "7d",
     until: Annotated[str | None, typer.Option(help="Before then, written as --since.", show_default="now")] = None,
     limit: Limit = 50,
     start_cursor: StartCursor = "",
@@ -175,6 +176,13 @@ _FEATURE: _Columns = {
     ),
     "archived": _field("archived"),
 }
+_CUSTOMER_ALONE: _Columns = {**_CUSTOMER, "balances": lambda one: [*_balances(one)]}
+_PLAN_ALONE: _Columns = {
+    **_PLAN,
+    "features": lambda one: [
+        line for item in one.get("items") or () for line in describe_item(item, str(item.get("feature_id")))
+    ],
+}
 _EVENT: _Columns = {
     "time": lambda one: moment(one.get("timestamp")),
     "customer_id": _field("customer_id"),
@@ -182,6 +190,29 @@ _EVENT: _Columns = {
     "value": _field("value"),
     "id": _field("id"),
 }
+
+
+def _balances(customer: Mapping[str, Any]) -> Iterator[str]:
+    for feature_id, balance in (customer.get("balances") or {}).items():
+        left = (
+            "unlimited" if balance.get("unlimited") else f"{balance.get('remaining')} of {balance.get('granted')} left"
+        )
+        resets = moment(balance.get("next_reset_at"))
+        yield f"{feature_id}: {left}" + (f", resets {resets}" if resets else "")
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A part of the catalog, which Autumn lists as a whole."""
+
+    name: str
+    operation: str
+    columns: _Columns
+    alone: _Columns
+
+
+_PLANS = _Kind("plan", "plans.list", _PLAN, _PLAN_ALONE)
+_FEATURES = _Kind("feature", "features.list", _FEATURE, _FEATURE)
 
 
 async def _show_pages(
@@ -208,51 +239,43 @@ async def _page(
 ) -> tuple[list[Mapping[str, Any]], str | None]:
     answer = document(await client.call(operation, body), operation)
     found = answer.get("list")
-    if not isinstance(found, list):
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         raise UnexpectedAnswer(operation, "the answer has no list")
     return found, answer.get("next_cursor")
 
 
-def _catalog_list(
-    kind: str,
-    operation: str,
-    body: Mapping[str, Any],
-    columns: _Columns,
-    wanted: str | None,
-    search: str | None,
-    output_format: OutputFormat,
-    *,
-    prod: bool,
-    keep: Callable[[Mapping[str, Any]], bool] = lambda _: True,
-) -> None:
+def _read_catalog(kind: _Kind, body: Mapping[str, Any], *, prod: bool) -> list[Mapping[str, Any]]:
     settings = settings_for(prod=prod)
 
     async def read() -> list[Mapping[str, Any]]:
         async with connect(settings) as client:
-            return (await _page(client, operation, body))[0]
+            return (await _page(client, kind.operation, body))[0]
 
-    found = [one for one in run(read()) if keep(one)]
-    if wanted is not None:
-        one = next((one for one in found if one.get("id") == wanted), None)
-        if one is None:
-            raise AutumnError(f"There is no {kind} {wanted!r}; see which there are with autumn {kind}s.")
-        _show_one(one, output_format, columns)
-        return
-    text = (search or "").lower()
-    found = [one for one in found if text in f"{one.get('id')} {one.get('name')}".lower()]
-    _show_many(found, columns, output_format)
+    return run(read())
 
 
-def _show_many(
-    found: Sequence[Mapping[str, Any]], columns: _Columns, output_format: OutputFormat, **rest: Any
+def _show_catalog(
+    kind: _Kind, found: list[Mapping[str, Any]], wanted: str | None, search: str | None, output_format: OutputFormat
 ) -> None:
+    if wanted is None:
+        text = (search or "").lower()
+        found = [one for one in found if text in f"{one.get('id')} {one.get('name')}".lower()]
+        _show_many(found, kind.columns, output_format)
+        return
+    one = next((one for one in found if one.get("id") == wanted), None)
+    if one is None:
+        raise AutumnError(f"There is no {kind.name} {wanted!r}; see which there are with autumn {kind.name}s.")
+    _show_one(one, output_format, kind.alone if output_format == "table" else kind.columns)
+
+
+def _show_many(found: Sequence[Mapping[str, Any]], columns: _Columns, output_format: OutputFormat, **rest: Any) -> None:
     rows = [[read(one) for read in columns.values()] for one in found]
     show(output_format, list(columns), rows, document={"list": found, **rest}, empty="There are none.")
 
 
 def _show_one(one: Mapping[str, Any], output_format: OutputFormat, columns: _Columns) -> None:
     if output_format == "table":
-        fields(one)
+        fields({name: read(one) for name, read in columns.items()})
     else:
         show(output_format, list(columns), [[read(one) for read in columns.values()]], document=one)
 

@@ -1,36 +1,33 @@
 """`autumn check` and `autumn track`: what a service does, by hand."""
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Annotated, Any
 
 import typer
 
 from fastapi_autumn.cli._backend import connect, run, settings_for
 from fastapi_autumn.cli._console import show
-from fastapi_autumn.cli._conventions import NO, OutputFormat, Prod
+from fastapi_autumn.cli._conventions import NO, OutputFormat, Prod, amount_option
 from fastapi_autumn.models import Balance, CheckResult, TrackResult
 
 __all__ = ["check", "track"]
 
 
-def _amount(text: str) -> Decimal:
-    try:
-        return Decimal(text)
-    except InvalidOperation:
-        raise typer.BadParameter(f"{text!r} is no amount; write a number such as 3 or 0.5") from None
-
-
 CustomerId = Annotated[str, typer.Argument(metavar="CUSTOMER", help="The customer's id.")]
 FeatureId = Annotated[str, typer.Argument(metavar="FEATURE", help="The feature's id.")]
 EntityId = Annotated[str | None, typer.Option("--entity", help="The entity of the customer, such as a seat.")]
-Key = Annotated[str | None, typer.Option("--idempotency-key", help="With the same key it is done only once in 24 hours.")]
+Key = Annotated[
+    str | None, typer.Option("--idempotency-key", help="With the same key it is done only once in 24 hours.")
+]
 
 
 def check(
+    *,
     customer: CustomerId,
     feature: FeatureId,
     required_balance: Annotated[
-        Decimal, typer.Option("--required-balance", "-r", parser=_amount, metavar="AMOUNT", help="How much is needed.")
+        Decimal,
+        typer.Option("--required-balance", "-r", parser=amount_option, metavar="AMOUNT", help="How much is needed."),
     ] = Decimal(1),
     send_event: Annotated[
         bool, typer.Option("--send-event", help="Also take the amount, if it is there.", show_default=False)
@@ -69,10 +66,12 @@ def check(
 
 
 def track(
+    *,
     customer: CustomerId,
     feature: FeatureId,
     value: Annotated[
-        Decimal, typer.Option("--value", parser=_amount, metavar="AMOUNT", help="How much; below 0 gives it back.")
+        Decimal,
+        typer.Option("--value", parser=amount_option, metavar="AMOUNT", help="How much; below 0 gives it back."),
     ] = Decimal(1),
     entity: EntityId = None,
     idempotency_key: Key = None,

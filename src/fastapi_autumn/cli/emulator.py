@@ -1,0 +1,122 @@
+"""`autumn emulator`: an Autumn on this machine."""
+
+import ipaddress
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from fastapi_autumn.cli._backend import CommandSettings
+from fastapi_autumn.cli._catalog import load_valid
+from fastapi_autumn.cli._console import confirm, moment, note
+from fastapi_autumn.cli._conventions import CatalogFile, Yes
+from fastapi_autumn.cli._emulator import open_emulator
+from fastapi_autumn.emulator import EMULATOR_KEY, ApiError
+from fastapi_autumn.errors import CatalogError, ConfigurationError
+
+__all__ = ["emulator"]
+
+EmulatorFile = Annotated[
+    Path | None, typer.Option("--path", help="The emulator's file.", show_default="AUTUMN_EMULATOR_PATH")
+]
+
+
+def serve(
+    *,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8792,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Listen where other machines can reach it.", show_default=False)
+    ] = False,
+    path: EmulatorFile = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="The catalog file for an emulator that has no catalog yet.")
+    ] = None,
+) -> None:
+    """Serve the emulator over HTTP until Ctrl-C.
+
+    Anybody who reaches it has all its rights, so it listens on this machine only, unless --allow-remote is given.
+
+    Examples:
+        autumn emulator serve
+        autumn emulator serve --port 9000 --config autumn_config.py
+    """
+    if not _is_loopback(host) and not allow_remote:
+        raise ConfigurationError(
+            f"{host} can be reached from other machines, and the emulator trusts everybody; "
+            "leave out --host, or add --allow-remote if that is meant."
+        )
+    catalog = None if config is None else load_valid(config)
+    with closing(open_emulator(_file(path), catalog=catalog)) as app:
+        listening = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False)
+        try:
+            sockets = [listening.bind_socket()]
+        except SystemExit:  # uvicorn's way to say that the address is taken
+            raise ConfigurationError(f"{host}:{port} cannot be listened on; give another one with --port.") from None
+        shown = f"[{host}]" if ":" in host else host
+        print(f"AUTUMN_BASE_URL=http://{shown}:{sockets[0].getsockname()[1]}")
+        print(f"AUTUMN_SECRET_KEY={EMULATOR_KEY}", flush=True)
+        note("The emulator serves; set these two where your service runs. Ctrl-C ends it.")
+        uvicorn.Server(listening).run(sockets=sockets)
+
+
+def reset(path: EmulatorFile = None, yes: Yes = False) -> None:
+    """Forget all customers, usage and faults, and start again with the catalog it was seeded with.
+
+    Examples:
+        autumn emulator reset --yes
+    """
+    file = _file(path)
+    confirm(f"Forget everything in {file}?", yes=yes)
+    with closing(open_emulator(file)) as app:
+        app.reset()
+    print(f"{file} is as new.")
+
+
+def seed(config: CatalogFile = Path("autumn_config.py"), path: EmulatorFile = None) -> None:
+    """Add the features and plans of a catalog file, or change them. Others stay.
+
+    Examples:
+        autumn emulator seed
+    """
+    catalog = load_valid(config)
+    file = _file(path)
+    with closing(open_emulator(file)) as app:
+        try:
+            app.seed(catalog)
+        except ApiError as error:
+            raise CatalogError(f"The emulator refuses {config}: {error.message}") from error
+    print(f"{file} has {len(catalog.features)} features and {len(catalog.plans)} plans of {config}.")
+
+
+def clock(
+    days: Annotated[float, typer.Option(min=0)] = 0,
+    hours: Annotated[float, typer.Option(min=0)] = 0,
+    minutes: Annotated[float, typer.Option(min=0)] = 0,
+    path: EmulatorFile = None,
+) -> None:
+    """Show the emulator's time, or move it forward: balances reset, trials and holds end.
+
+    Examples:
+        autumn emulator clock
+        autumn emulator clock --days 31
+    """
+    with closing(open_emulator(_file(path))) as app:
+        app.clock.advance(days=days, hours=hours, minutes=minutes)
+        print(moment(app.clock.now()))
+
+
+emulator = {"serve": serve, "reset": reset, "seed": seed, "clock": clock}
+
+
+def _file(path: Path | None) -> Path:
+    return CommandSettings.load().emulator_path if path is None else path
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

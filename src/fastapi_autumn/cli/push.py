@@ -1,0 +1,171 @@
+"""`autumn diff` and `autumn push`: bring Autumn's catalog in step with the file."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+
+from fastapi_autumn.cli._backend import CommandSettings, connect, run, settings_for
+from fastapi_autumn.cli._catalog import load_valid
+from fastapi_autumn.cli._console import can_ask, choose, confirm, note, progress, show
+from fastapi_autumn.cli._conventions import NO, CatalogFile, OutputFormat, Prod, Yes
+from fastapi_autumn.cli._pending import Decision, Intent, Pending, find_pending, update_body
+from fastapi_autumn.client import AutumnClient, Repeat
+from fastapi_autumn.errors import CatalogError, ConfigurationError
+
+__all__ = ["diff", "push"]
+
+_COLUMNS = ["change", "what", "detail"]
+
+
+def diff(
+    *, config: CatalogFile = Path("autumn_config.py"), output_format: OutputFormat = "table", prod: Prod = False
+) -> None:
+    """Show what a push would change.
+
+    Ends with 0 if file and Autumn are in step, and with 3 if they differ.
+
+    Examples:
+        autumn diff
+        autumn diff --prod --format json
+    """
+    local = load_valid(config)
+    settings = settings_for(prod=prod)
+
+    async def compare() -> Pending:
+        async with connect(settings) as client:
+            return await find_pending(client, local)
+
+    with progress("Comparing with Autumn"):
+        pending = run(compare())
+    _show(pending, output_format, where=_place(settings))
+    if pending.changes:
+        raise typer.Exit(NO)
+
+
+def push(
+    *,
+    config: CatalogFile = Path("autumn_config.py"),
+    intent: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PLAN=INTENT",
+            help=f"What becomes of the customers of a plan that changes: {', '.join(get_args(Intent))}. "
+            "May be repeated; asked for on a terminal.",
+        ),
+    ] = None,
+    yes: Yes = False,
+    prod: Prod = False,
+) -> None:
+    """Make Autumn's catalog the one of the file: shows the difference, then asks.
+
+    What is not in the file is deleted there, or archived where customers have it; it is listed first. Ends with 0 when
+    Autumn has the catalog of the file, and with 3 when a question was not answered with yes.
+
+    Examples:
+        autumn push
+        autumn push --yes
+        autumn push --yes --intent pro=create_version
+        autumn push --prod
+    """
+    intents = dict(_read_intent(text) for text in intent or ())
+    local = load_valid(config)
+    settings = settings_for(prod=prod)
+    if settings.is_live and not prod:
+        raise ConfigurationError(
+            "AUTUMN_SECRET_KEY is a production key: push changes production only with --prod, and with that key in "
+            "AUTUMN_PROD_SECRET_KEY."
+        )
+
+    async def do() -> None:
+        async with connect(settings) as client:
+            with progress("Comparing with Autumn"):
+                pending = await find_pending(client, local)
+            _show(pending, "table", where=_place(settings))
+            if not pending.changes:
+                return
+            if pending.blocked:
+                raise CatalogError(f"Autumn refuses a change: {'; '.join(pending.blocked)}. Nothing was pushed.")
+            decided = _decide(pending.decisions, intents)
+            _ask(pending, settings, yes=yes)
+            with progress("Pushing"):
+                await _revive(client, pending)
+                await client.call("catalog.update", update_body(local, decided), repeat=Repeat.IF_NOT_SENT)
+            print(f"Pushed {_count(pending)} to {_place(settings)}.")
+
+    run(do())
+
+
+def _read_intent(text: str) -> tuple[str, Intent]:
+    plan_id, _, name = text.partition("=")
+    for one in get_args(Intent):
+        if name == one and plan_id:
+            return plan_id, one
+    raise typer.BadParameter(
+        f"{text!r} has to be a plan's id, =, and one of {', '.join(get_args(Intent))}", param_hint="--intent"
+    )
+
+
+def _decide(decisions: Sequence[Decision], intents: dict[str, Intent]) -> dict[str, Intent]:
+    """What to do about each of the `decisions`: as in `intents`, else asked.
+
+    Raises:
+        typer.Exit: there is no terminal to ask on.
+    """
+    open_ones = [one for one in decisions if intents.get(one.plan_id) not in one.choices]
+    if open_ones and not can_ask():
+        for one in open_ones:
+            note(
+                f"Plan {one.plan_id} needs a decision, because {one.reason}: "
+                f"add --intent {one.plan_id}={'|'.join(one.choices)}"
+            )
+        note("Nothing was pushed.")
+        raise typer.Exit(NO)
+    asked = {
+        one.plan_id: choose(f"Plan {one.plan_id} changes and {one.reason}. What now?", one.choices) for one in open_ones
+    }
+    return {one.plan_id: asked.get(one.plan_id) or intents[one.plan_id] for one in decisions}
+
+
+def _ask(pending: Pending, settings: CommandSettings, *, yes: bool) -> None:
+    if pending.removals:
+        note(f"This deletes or archives: {', '.join(pending.removals)}.")
+    confirm(f"Push {_count(pending)} to {_place(settings)}?", yes=yes)
+    if settings.is_live:
+        confirm("This is production, where customers pay. Push all the same?", yes=yes)
+
+
+async def _revive(client: AutumnClient, pending: Pending) -> None:
+    """Bring back from the archive what the file has: catalog.update leaves it there."""
+    for change in pending.archived:
+        home = "features" if change.kind == "feature" else "products"
+        await client.call(f"{home}/{change.id}", {"archived": False})
+
+
+def _show(pending: Pending, output_format: OutputFormat, *, where: str) -> None:
+    rows = pending.rows()
+    if output_format == "csv":
+        rows = [[action, what, "; ".join(detail)] for action, what, detail in rows]
+    show(
+        output_format,
+        _COLUMNS,
+        rows,
+        document={
+            "changes": [
+                {**asdict(change), "note": pending.notes.get((change.kind, change.id))} for change in pending.changes
+            ]
+        },
+        empty=f"In step: the file and {where} have the same catalog.",
+    )
+
+
+def _place(settings: CommandSettings) -> str:
+    if settings.emulator:
+        return "the emulator"
+    return "production" if settings.is_live else "the sandbox"
+
+
+def _count(pending: Pending) -> str:
+    return "1 change" if len(pending.changes) == 1 else f"{len(pending.changes)} changes"
