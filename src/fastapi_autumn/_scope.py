@@ -7,13 +7,16 @@ come back up.
 from collections.abc import MutableMapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .charge import Charge, Charges
 from .client import AutumnClient
 from .customers import KnownCustomers
 from .models import Customer
 from .settings import AutumnSettings
+
+if TYPE_CHECKING:
+    from .settlement.outbox import Outbox
 
 __all__ = ["RequestState", "Runtime", "RuntimeSource", "request_state", "share"]
 
@@ -27,6 +30,7 @@ class Runtime:
     client: AutumnClient
     customers: KnownCustomers
     charges: Charges
+    outbox: "Outbox"
 
 
 class RuntimeSource(Protocol):

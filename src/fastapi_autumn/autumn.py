@@ -106,10 +106,23 @@ class Autumn:
         Raises:
             ConfigurationError: It does not; use `lifespan`, or `async with autumn.running() as runtime`.
         """
+        return self._now_running.client
+
+    @property
+    def outbox(self) -> "Outbox":
+        """What still has to be told to Autumn, to list, retry and drop, while the application runs.
+
+        Raises:
+            ConfigurationError: As `client`.
+        """
+        return self._now_running.outbox
+
+    @property
+    def _now_running(self) -> Runtime:
         runtime = self.runtime
         if runtime is None:
             raise ConfigurationError("Autumn is not running: use FastAPI(lifespan=autumn.lifespan).")
-        return runtime.client
+        return runtime
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Runtime]:
@@ -188,11 +201,11 @@ class Autumn:
         sender.start()
         customers = KnownCustomers(client, ttl=self.settings.ensure_ttl)
         charges = Charges(self.settings, client=client, customers=customers, prices=self.prices, outbox=outbox)
-        running.outbox, running.sender = outbox, sender
-        running.runtime = Runtime(client=client, customers=customers, charges=charges)
+        running.sender = sender
+        running.runtime = Runtime(client=client, customers=customers, charges=charges, outbox=outbox)
 
     async def _stop(self, running: "_Running") -> None:
-        if running.runtime is None or running.outbox is None or running.sender is None:
+        if running.runtime is None or running.sender is None:
             return
         try:
             async with asyncio.timeout(self.settings.shutdown_timeout):
@@ -201,7 +214,7 @@ class Autumn:
         except TimeoutError:
             _log.warning("stopped before everything was delivered; the rest waits in the outbox for the next start")
         await running.sender.stop()
-        await running.outbox.stop(within=self.settings.shutdown_timeout)
+        await running.runtime.outbox.stop(within=self.settings.shutdown_timeout)
         await running.runtime.client.aclose()
 
     def _make_client(self) -> AutumnClient:
@@ -220,7 +233,6 @@ class _Running:
     users: int = 0
     starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     runtime: Runtime | None = None
-    outbox: "Outbox | None" = None
     sender: "Sender | None" = None
 
 

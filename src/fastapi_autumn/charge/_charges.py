@@ -8,6 +8,7 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fastapi_autumn import telemetry
 from fastapi_autumn.client import AutumnClient
 from fastapi_autumn.customers import KnownCustomers
 from fastapi_autumn.errors import (
@@ -143,6 +144,7 @@ class Charge:
         if self._closed:
             return False
         self._closed = True
+        telemetry.charges.add(1, {"outcome": _kind(verdict, self.credits)})
         if self.credits:
             self._charges.close(self._entry, self._taken, verdict)
         return True
@@ -361,6 +363,12 @@ def _insufficient(result: CheckResult, *, model: str, price: Decimal) -> Insuffi
         balance=_shown_balance(result.balance),
         plans=_shown_plans(result.preview),
     )
+
+
+def _kind(verdict: Verdict, charged: Decimal) -> str:
+    if verdict.credits == charged:
+        return "kept"
+    return "settled" if verdict.credits else "refunded"
 
 
 def _shown_balance(balance: Balance | None) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from fastapi import Depends, HTTPException, Request
 from fastapi.openapi.models import HTTPBase
 from fastapi.security.base import SecurityBase
 
+from fastapi_autumn import telemetry
 from fastapi_autumn._openapi import GATE_MARK
 from fastapi_autumn._scope import RequestState, request_state
 from fastapi_autumn.charge import Charge
@@ -188,4 +189,5 @@ def _unavailable(retry_after: float | None) -> HTTPException:
 def _refusal(
     status: HTTPStatus, code: str, message: str, *, headers: Mapping[str, str] | None = None, **detail: Any
 ) -> HTTPException:
+    telemetry.refusals.add(1, {"code": code})
     return HTTPException(status, {"code": code, "message": message, **detail}, headers=dict(headers or {}))

@@ -25,6 +25,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from fastapi_autumn import telemetry
 from fastapi_autumn.errors import ConfigurationError
 from fastapi_autumn.settlement._entry import Entry
 from fastapi_autumn.settlement._outcome import Action
@@ -202,6 +203,7 @@ class Outbox:
                 await self._commit(opened, due, closed, complete_to)
             except (SQLAlchemyError, OSError) as error:
                 self._take_back(opened, due, closed)
+                telemetry.outbox_unwritten.add(1)
                 backoff = min(_LONGEST_BACKOFF, max(0.1, backoff * 2))
                 cause = type(error).__name__
                 _log.error("the outbox cannot be written (%s); %d changes are kept in memory", cause, self.unwritten)

@@ -11,6 +11,7 @@ from typing import assert_never
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from fastapi_autumn import telemetry
 from fastapi_autumn.errors import AutumnError, DuplicateRequest, NotSent, RateLimited, RequestRejected, Unavailable
 from fastapi_autumn.settlement._entry import Entry
 from fastapi_autumn.settlement.outbox import LostWorker, Outbox
@@ -135,6 +136,7 @@ class Sender:
                 retry_after = error.retry_after if isinstance(error, Unavailable) else None
                 self._outbox.put(replace(tried, due_at=now + _pause(tried.attempts, retry_after)))
             case Next.PARK:
+                telemetry.outbox_parked.add(1)
                 _log.error("charge %s is parked, a person has to decide: %s", entry.charge_id, error)
                 await self._outbox.park(tried)
             case other:

@@ -1,0 +1,22 @@
+"""What an operator should see, as OpenTelemetry metrics. Without an OpenTelemetry SDK they cost next to nothing."""
+
+from opentelemetry import metrics
+
+__all__ = ["charges", "outbox_parked", "outbox_unwritten", "refusals"]
+
+_meter = metrics.get_meter("fastapi_autumn")
+
+charges = _meter.create_counter(
+    "autumn.charges", unit="{charge}", description="Charges that were closed, by outcome: kept, refunded, settled."
+)
+refusals = _meter.create_counter(
+    "autumn.refusals", unit="{call}", description="Calls that a gate refused, by code, such as insufficient_credits."
+)
+outbox_unwritten = _meter.create_counter(
+    "autumn.outbox.unwritten",
+    unit="{write}",
+    description="Failed writes of the outbox; entries wait in memory.",
+)
+outbox_parked = _meter.create_counter(
+    "autumn.outbox.parked", unit="{entry}", description="Entries that were parked because a person has to decide."
+)
