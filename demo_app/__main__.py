@@ -67,6 +67,7 @@ def _bound(port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind(("127.0.0.1", port))
+        listening.listen()  # now, so that whoever pastes quickly is served once the application is up
     except OSError:
         listening.close()
         raise

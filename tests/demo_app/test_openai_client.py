@@ -98,11 +98,11 @@ def test_payment_required_is_not_retried(demo):
 def test_stream_that_fails_is_refunded(client, demo, balance_of):
     """After some words the model fails: the client raises what the provider said, and the balance comes back."""
     words = []
+    stream = client.chat.completions.create(
+        model="gpt-4o", messages=HELLO, stream=True, extra_body={"demo_fail": "mid-stream"}
+    )
     with pytest.raises(openai.APIError, match="failed in mid-stream") as failed:
-        for chunk in client.chat.completions.create(
-            model="gpt-4o", messages=HELLO, stream=True, extra_body={"demo_fail": "mid-stream"}
-        ):
-            words.append(chunk.choices[0].delta.content)
+        words.extend(chunk.choices[0].delta.content for chunk in stream)
 
     assert words[:3] == ["This", " answer", " is"]
     assert failed.value.code == "stream_failed"
@@ -112,11 +112,11 @@ def test_stream_that_fails_is_refunded(client, demo, balance_of):
 def test_stream_that_crashes_is_refunded(client, demo, balance_of):
     """A bug in mid-stream breaks the connection, and the balance comes back all the same."""
     words = []
+    stream = client.chat.completions.create(
+        model="gpt-4o", messages=HELLO, stream=True, extra_body={"demo_fail": "crash"}
+    )
     with pytest.raises(openai.APIConnectionError):
-        for chunk in client.chat.completions.create(
-            model="gpt-4o", messages=HELLO, stream=True, extra_body={"demo_fail": "crash"}
-        ):
-            words.append(chunk.choices[0].delta.content)
+        words.extend(chunk.choices[0].delta.content for chunk in stream)
 
     assert len(words) == 8
     assert balance_of(demo, ALICE, until=50) == 50
@@ -130,9 +130,7 @@ def test_stream_that_crashes_is_refunded(client, demo, balance_of):
 def test_refusal_of_the_provider_is_refunded(client, demo, balance_of, failure, error, status, stream):
     """What fails before the first byte has its own status and OpenAI's error, names no credits and costs none."""
     with pytest.raises(error) as failed:
-        client.chat.completions.create(
-            model="gpt-4o", messages=HELLO, stream=stream, extra_body={"demo_fail": failure}
-        )
+        client.chat.completions.create(model="gpt-4o", messages=HELLO, stream=stream, extra_body={"demo_fail": failure})
 
     assert failed.value.status_code == status
     assert failed.value.body["type"] == "provider_error"
@@ -142,9 +140,9 @@ def test_refusal_of_the_provider_is_refunded(client, demo, balance_of, failure, 
 
 def test_nobody(demo):
     """A token that nobody has is the client's AuthenticationError."""
-    with OpenAI(base_url=f"{demo}/ai/v1", api_key="demo-mallory", max_retries=0) as client:
-        with pytest.raises(openai.AuthenticationError) as refused:
-            client.chat.completions.create(model="gpt-4o", messages=HELLO)
+    mallory = OpenAI(base_url=f"{demo}/ai/v1", api_key="demo-mallory", max_retries=0)
+    with mallory, pytest.raises(openai.AuthenticationError) as refused:
+        mallory.chat.completions.create(model="gpt-4o", messages=HELLO)
 
     assert refused.value.body["detail"]["code"] == "not_authenticated"
 
