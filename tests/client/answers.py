@@ -2,6 +2,8 @@
 
 from typing import Any
 
+# No TLS, because reading the certificates of the machine would be most of the time that these tests take.
+ORIGIN = "http://autumn.example"
 KEY = "am_sk_test_keepThisOutOfSight"
 
 BALANCE: dict[str, Any] = {

@@ -7,7 +7,7 @@ import pytest
 import respx
 from pydantic import SecretStr
 
-from client.answers import KEY
+from client.answers import KEY, ORIGIN
 from fastapi_autumn import AutumnClient, AutumnSettings
 from fastapi_autumn.client import _calls
 
@@ -15,13 +15,13 @@ from fastapi_autumn.client import _calls
 @pytest.fixture
 def autumn() -> Iterator[respx.MockRouter]:
     """Autumn, as far as HTTP can tell: each test says what it answers."""
-    with respx.mock(base_url="https://api.useautumn.com/v1", assert_all_called=False) as router:
+    with respx.mock(base_url=f"{ORIGIN}/v1", assert_all_called=False) as router:
         yield router
 
 
 @pytest.fixture
 def settings() -> AutumnSettings:
-    return AutumnSettings(_env_file=None, secret_key=SecretStr(KEY))
+    return AutumnSettings(_env_file=None, base_url=ORIGIN, secret_key=SecretStr(KEY))
 
 
 @pytest.fixture(params=["own connections", "a client passed in"])

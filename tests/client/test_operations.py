@@ -321,7 +321,7 @@ async def test_sends_the_documented_headers(client: AutumnClient, autumn: Any) -
     assert sent["x-api-version"] == "2.3.0"
     assert sent["content-type"] == "application/json"
     assert sent["idempotency-key"] == "k1"
-    assert sent["host"] == "api.useautumn.com"
+    assert sent["host"] == "autumn.example"
     assert int(sent["content-length"]) == len(route.calls.last.request.content)
 
 
