@@ -7,16 +7,28 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEMO_STAMP := $(VENV)/.installed-demo
+PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test lint fmt clean
+.PHONY: help demo test lint fmt docs pins chromium clean
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-$(STAMP): pyproject.toml constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable '.[cli,fast,prices,postgres]'
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --quiet --upgrade 'pip>=25.1'
+
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --quiet --constraint constraints.txt --group dev --editable '.[cli,fast,prices,postgres]'
 	@touch $@
+
+$(DEMO_STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[cli]'
+	@touch $@
+
+demo: $(DEMO_STAMP)  ## Serve the demo and say what to try; PORT=... chooses the port
+	@AUTUMN_EMULATOR=$${AUTUMN_EMULATOR:-true} $(BIN)/python -m demo_app
 
 lint: $(STAMP)  ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -28,8 +40,24 @@ fmt: $(STAMP)  ## Format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: $(STAMP)  ## Run every test
+test: $(STAMP) chromium  ## Run every test
 	$(BIN)/python -m pytest -n auto
 
+# The tests of the demo's page drive it. Playwright's own download would be another 150 MB and another source.
+chromium:
+	@test -x /usr/bin/chromium || { test "$$(id -u)" = 0 && apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
+	  { echo 'The browser tests need /usr/bin/chromium: install the package chromium.' >&2; exit 1; }
+
+docs: $(STAMP)  ## Build the documentation into site/; a broken link is an error
+	$(BIN)/zensical build --clean --strict
+
+pins:  ## Renew constraints.txt from a clean environment
+	$(PYTHON) -m venv --clear $(VENV)-pins
+	$(VENV)-pins/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(VENV)-pins/bin/python -m pip install --quiet --group dev '.[cli,fast,prices,postgres]'
+	$(VENV)-pins/bin/python -m pip freeze --exclude fastapi-autumn > constraints.txt
+	rm -rf $(VENV)-pins
+
 clean:  ## Remove what make made
-	rm -rf $(VENV) .autumn dist
+	rm -rf $(VENV) .autumn dist site
