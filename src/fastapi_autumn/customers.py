@@ -95,6 +95,9 @@ class KnownCustomers:
                 self._seen.popitem(last=False)
         elif isinstance(error, AutumnError):
             _log.warning("a customer could not be confirmed: %s", error)
+        else:
+            # A bug, and where the customer is known nobody awaits the task that would raise it.
+            _log.error("a customer could not be confirmed", exc_info=error)
 
     def forget(self, customer: Customer) -> None:
         """Take the customer for unknown, because Autumn said so."""
