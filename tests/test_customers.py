@@ -1,0 +1,309 @@
+"""Which ids are customers, and how often Autumn is asked whether they exist."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from fastapi_autumn import AutumnClient, AutumnSettings, Customer, customers
+from fastapi_autumn.customers import MAX_CUSTOMER_ID, KnownCustomers, is_customer_id
+from fastapi_autumn.errors import NoAnswer, RequestRejected, ServerFailure
+from fastapi_autumn.transports import Answer
+
+ADA = Customer("ada", name="Ada", email="ada@private.example")
+
+
+class Autumn:
+    """A transport that knows customers; `hold` keeps its answers back, `failure` is what it does instead."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.failure: Exception | Answer | None = None
+        self.hold = asyncio.Event()
+        self.hold.set()
+
+    async def request(self, method: str, path: str, *, body: bytes, headers: Mapping[str, str]) -> Answer:
+        assert path == "/v1/customers.get_or_create"
+        self.asked.append(json.loads(body))
+        await self.hold.wait()
+        if isinstance(self.failure, Exception):
+            raise self.failure
+        return self.failure or Answer(200, {}, json.dumps({"id": self.asked[-1]["customer_id"]}).encode())
+
+    async def aclose(self) -> None: ...
+
+
+@pytest.fixture
+def autumn() -> Autumn:
+    return Autumn()
+
+
+def known(autumn: Autumn, *, ttl: float = 0.0) -> KnownCustomers:
+    settings = AutumnSettings(_env_file=None, max_retries=0)
+    return KnownCustomers(AutumnClient(settings, transport=autumn, secret_key="am_sk_test_secret"), ttl=ttl)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "a",
+        "user_123",
+        "org:42",
+        "550e8400-e29b-41d4-a716-446655440000",
+        "auth0|5f7c8ec7",
+        "ada@example.com",
+        "ada+test@example.com",
+        "null",
+        "0",
+        "..",
+        "a.b",
+        "#1",
+        "Ünïcödé",
+        "顧客",
+        "🦊",
+        "x" * MAX_CUSTOMER_ID,
+        "🦊" * MAX_CUSTOMER_ID,
+    ],
+)
+def test_takes_the_ids_that_applications_use(value: str) -> None:
+    """Whatever names one customer, in any script, up to the length that Autumn was seen to store."""
+    assert is_customer_id(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        " ",
+        " ada",
+        "ada ",
+        "a da",
+        "ada\n",
+        "ada\t",
+        "a\u00a0da",
+        "a\u2003da",
+        "a\u2028da",
+        "a/b",
+        "/",
+        "a\x00b",
+        "a\x1fb",
+        "a\x7fb",
+        "a\x85b",
+        "a\ud800b",
+        "\udfff",
+        "\ud83e\udd8a",
+        "x" * (MAX_CUSTOMER_ID + 1),
+        None,
+        0,
+        1,
+        True,
+        b"ada",
+        ["ada"],
+        Customer("ada"),
+    ],
+    ids=ascii,
+)
+def test_refuses_what_autumn_would_refuse_or_mistake(value: object) -> None:
+    """An empty id answers for somebody else; spaces and slashes are refused; the rest does not survive the way."""
+    assert not is_customer_id(value)
+
+
+async def test_sends_what_the_application_knows(autumn: Autumn) -> None:
+    """Name and email go with the id, so that Autumn can fill them in."""
+    await known(autumn).exists(ADA)
+    assert autumn.asked == [{"customer_id": "ada", "name": "Ada", "email": "ada@private.example"}]
+
+
+async def test_many_at_once_for_one_customer_are_one_call(autumn: Autumn) -> None:
+    """The first requests of a new customer often come together; all of them wait for the same answer."""
+    registry = known(autumn)
+    autumn.hold.clear()
+    waiting = [asyncio.create_task(registry.exists(ADA)) for _ in range(50)]
+    reading = asyncio.create_task(registry.record(ADA))
+    await asyncio.sleep(0.01)
+    assert not any(task.done() for task in waiting)
+    autumn.hold.set()
+    await asyncio.gather(*waiting)
+    assert (await reading).id == "ada"
+    assert len(autumn.asked) == 1
+
+
+async def test_customers_do_not_wait_for_each_other(autumn: Autumn) -> None:
+    """One call per customer, all at the same time."""
+    registry = known(autumn)
+    autumn.hold.clear()
+    waiting = [asyncio.create_task(registry.exists(Customer(f"c{number}"))) for number in range(5)]
+    await asyncio.sleep(0.01)
+    assert len(autumn.asked) == 5
+    autumn.hold.set()
+    await asyncio.gather(*waiting)
+
+
+async def test_one_who_leaves_does_not_take_the_others_along(autumn: Autumn) -> None:
+    """A cancelled request must not cancel the creation that other requests wait for."""
+    registry = known(autumn)
+    autumn.hold.clear()
+    leaving, staying = (asyncio.create_task(registry.exists(ADA)) for _ in range(2))
+    await asyncio.sleep(0.01)
+    leaving.cancel()
+    await asyncio.sleep(0)
+    autumn.hold.set()
+    await staying
+    assert leaving.cancelled()
+    assert registry.has_seen(ADA)
+
+
+async def test_a_new_customer_is_waited_for_and_a_known_one_is_not(autumn: Autumn) -> None:
+    """The critical path has the creation on it once; afterwards it runs beside the request."""
+    registry = known(autumn)
+    assert not registry.has_seen(ADA)
+    await registry.exists(ADA)
+    assert registry.has_seen(ADA)
+    autumn.hold.clear()
+    await asyncio.wait_for(registry.exists(ADA), timeout=1)
+    await asyncio.sleep(0)
+    assert len(autumn.asked) == 2
+    autumn.hold.set()
+    await registry.drain()
+
+
+async def test_confirms_on_every_request_by_default(autumn: Autumn) -> None:
+    """Somebody may delete a customer at Autumn; the next request brings them back."""
+    registry = known(autumn)
+    for _ in range(3):
+        await registry.exists(ADA)
+        await registry.drain()
+    assert len(autumn.asked) == 3
+
+
+async def test_a_ttl_spares_confirmations_until_it_ends(autumn: Autumn) -> None:
+    """Within the time nothing is asked and no task is made; after it, one confirmation is."""
+    registry = known(autumn, ttl=0.05)
+    await registry.exists(ADA)
+    assert registry.ensure(ADA) is None
+    await asyncio.sleep(0.06)
+    task = registry.ensure(ADA)
+    assert task is not None
+    await task
+    assert len(autumn.asked) == 2
+
+
+async def test_a_forgotten_customer_is_new(autumn: Autumn) -> None:
+    """When a check says that there is no such customer, neither a time nor a memory stands in the way."""
+    registry = known(autumn, ttl=60)
+    await registry.exists(ADA)
+    registry.forget(ADA)
+    registry.forget(ADA)
+    assert not registry.has_seen(ADA)
+    await registry.exists(ADA)
+    assert len(autumn.asked) == 2
+
+
+async def test_record_asks_even_where_a_confirmation_is_recent(autumn: Autumn) -> None:
+    """A balance on a page has to be the one of now."""
+    registry = known(autumn, ttl=60)
+    await registry.exists(ADA)
+    assert (await registry.record(ADA)).id == "ada"
+    assert len(autumn.asked) == 2
+
+
+async def test_memory_is_bounded(autumn: Autumn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those confirmed longest ago go first, so a flood of ids costs round trips and not memory."""
+    monkeypatch.setattr(customers, "_REMEMBERED", 3)
+    registry = known(autumn)
+    for name in ("a", "b", "c", "a", "d"):
+        await registry.exists(Customer(name))
+        await registry.drain()
+    assert [name for name in "abcd" if registry.has_seen(Customer(name))] == ["a", "c", "d"]
+    assert len(registry._seen) == 3
+    assert registry._under_way == {}
+
+
+async def test_a_failed_creation_reaches_whoever_waits_and_the_next_one_tries_again(
+    autumn: Autumn, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody goes on with a customer who does not exist, and a failure is not remembered."""
+    registry = known(autumn)
+    autumn.failure = Answer(503, {}, b"")
+    with pytest.raises(ServerFailure):
+        await registry.exists(ADA)
+    assert not registry.has_seen(ADA)
+    autumn.failure = None
+    await registry.exists(ADA)
+    assert registry.has_seen(ADA)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        NoAnswer("/v1/customers.get_or_create", "the connection broke"),
+        Answer(400, {}, b'{"code": "invalid_inputs", "message": "email: Invalid email"}'),
+        Answer(200, {}, b'{"email": "ada@private.example"}'),
+    ],
+    ids=["no answer", "rejected", "unexpected"],
+)
+async def test_a_failed_confirmation_is_logged_and_hurts_nobody(
+    failure: Exception | Answer, autumn: Autumn, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The request of a known customer goes on; the log says what happened, and not who it is."""
+    registry = known(autumn)
+    await registry.exists(ADA)
+    autumn.failure = failure
+    await registry.exists(ADA)
+    await registry.drain()
+    assert registry.has_seen(ADA)
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("fastapi_autumn", logging.WARNING)
+    assert "a customer could not be confirmed" in record.getMessage()
+    assert "private.example" not in caplog.text
+
+
+async def test_a_bug_in_a_confirmation_is_not_swallowed(autumn: Autumn, caplog: pytest.LogCaptureFixture) -> None:
+    """What is no failure of Autumn comes with its traceback."""
+    registry = known(autumn)
+    await registry.exists(ADA)
+    autumn.failure = RuntimeError("a bug")
+    await registry.exists(ADA)
+    await registry.drain()
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert "RuntimeError: a bug" in caplog.text
+
+
+async def test_a_rejected_customer_is_told_to_the_caller(autumn: Autumn) -> None:
+    """Autumn's reason comes out, so that an application can correct what it sends."""
+    autumn.failure = Answer(400, {}, b'{"code": "invalid_inputs", "message": "email: Invalid email"}')
+    with pytest.raises(RequestRejected, match="email: Invalid email"):
+        await known(autumn).exists(ADA)
+
+
+async def test_drain_waits_for_what_is_under_way(autumn: Autumn) -> None:
+    """A shutdown lets confirmations finish, and has nothing to do where there are none."""
+    registry = known(autumn)
+    await registry.drain()
+    autumn.hold.clear()
+    task = registry.ensure(ADA)
+    draining = asyncio.create_task(registry.drain())
+    await asyncio.sleep(0.01)
+    assert not draining.done()
+    autumn.hold.set()
+    await draining
+    assert task is not None
+    assert task.done()
+
+
+async def test_a_cancelled_confirmation_leaves_nothing_behind(autumn: Autumn, caplog: pytest.LogCaptureFixture) -> None:
+    """An event loop that ends cancels its tasks; that is no failure to log."""
+    registry = known(autumn)
+    autumn.hold.clear()
+    task = registry.ensure(ADA)
+    assert task is not None
+    await asyncio.sleep(0)
+    task.cancel()
+    await registry.drain()
+    await asyncio.sleep(0)
+    assert (registry._under_way, registry.has_seen(ADA), caplog.records) == ({}, False, [])
