@@ -95,3 +95,33 @@ class Service:
         await self.settled()
         record = await self.autumn.client.customers.get_or_create(Customer(customer))
         return record.balances["ai_credits"].usage
+
+
+async def request_raw(
+    app: Any, path: str, *, method: str = "POST", body: bytes = b""
+) -> tuple[int, dict[bytes, bytes]]:
+    """One ASGI request with a path that no HTTP client would send as it is; status and headers of the answer."""
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(errors="surrogateescape"),
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(b"x-user", b"ada"), (b"content-type", b"application/json")],
+        "server": ("service", 80),
+        "client": ("127.0.0.1", 1),
+    }
+    await app(scope, receive, send)
+    return sent[0]["status"], dict(sent[0]["headers"])

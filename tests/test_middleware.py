@@ -13,35 +13,7 @@ from starlette.middleware.authentication import AuthenticationMiddleware
 from fastapi_autumn import AutumnMiddleware, Customer, ModelCharge
 from fastapi_autumn._scope import request_state
 from fastapi_autumn.errors import ConfigurationError
-from service import Service
-
-
-async def request_raw(app: Any, path: str, *, method: str = "GET", root_path: str = "") -> tuple[int, Any]:
-    """One ASGI request with a path that no HTTP client would send as it is."""
-    sent: list[Any] = []
-
-    async def receive() -> Any:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": method,
-        "scheme": "http",
-        "path": path,
-        "raw_path": path.encode(),
-        "root_path": root_path,
-        "query_string": b"",
-        "headers": [(b"x-user", b"ada")],
-        "server": ("service", 80),
-        "client": ("127.0.0.1", 1),
-    }
-    await app(scope, receive, send)
-    return sent[0]["status"], scope
+from service import Service, request_raw
 
 
 def app_that_tells(service: Service) -> FastAPI:

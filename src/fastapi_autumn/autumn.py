@@ -213,7 +213,7 @@ class Autumn:
                 await running.sender.drain()
         except TimeoutError:
             _log.warning("stopped before everything was delivered; the rest waits in the outbox for the next start")
-        await running.sender.stop()
+        await running.sender.stop(within=self.settings.shutdown_timeout)
         await running.runtime.outbox.stop(within=self.settings.shutdown_timeout)
         await running.runtime.client.aclose()
 

@@ -55,6 +55,7 @@ class Caller:
         self, transport: Transport, *, secret_key: str, max_retries: int, limiter: Limiter, breaker: Breaker
     ) -> None:
         self._transport = transport
+        self._secret_key = secret_key
         self._max_retries = max_retries
         self._limiter = limiter
         self._breaker = breaker
@@ -132,12 +133,25 @@ class Caller:
         self._breaker.before(operation)
         try:
             answer = await self._transport.request(method, f"/v1/{operation}", body=content, headers=headers)
-            _judge(operation, answer)
+            self._judge(operation, answer)
         except AutumnError as error:
             self._breaker.after(error)
             raise
         self._breaker.after(None)
         return answer
+
+    def _judge(self, operation: str, answer: Answer) -> None:
+        if answer.status < HTTPStatus.MULTIPLE_CHOICES:
+            return
+        retry_after = _seconds(answer.headers.get("retry-after"))
+        if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+            raise RateLimited(operation, "Autumn answered 429, too many requests", retry_after=retry_after)
+        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise ServerFailure(operation, f"Autumn answered {answer.status}", retry_after=retry_after)
+        code, message = _code_and_message(answer.body)
+        # Whatever stands at AUTUMN_BASE_URL may echo what it was sent.
+        message = message.replace(self._secret_key, "***")
+        raise rejection(operation, status=answer.status, code=code, message=message)
 
     async def read(
         self,
@@ -158,18 +172,6 @@ class Caller:
         except ValidationError as error:
             fields = ", ".join(sorted({".".join(map(str, e["loc"])) or "the body" for e in error.errors()}))
             raise UnexpectedAnswer(operation, f"Autumn's answer has another shape than documented: {fields}") from None
-
-
-def _judge(operation: str, answer: Answer) -> None:
-    if answer.status < HTTPStatus.MULTIPLE_CHOICES:
-        return
-    retry_after = _seconds(answer.headers.get("retry-after"))
-    if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
-        raise RateLimited(operation, "Autumn answered 429, too many requests", retry_after=retry_after)
-    if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        raise ServerFailure(operation, f"Autumn answered {answer.status}", retry_after=retry_after)
-    code, message = _code_and_message(answer.body)
-    raise rejection(operation, status=answer.status, code=code, message=message)
 
 
 def _code_and_message(body: bytes) -> tuple[str, str]:

@@ -72,16 +72,24 @@ class Sender:
         self._delay = delay
         self._task: asyncio.Task[None] | None = None
         self._delivering = asyncio.Lock()
+        self._stopping = False
 
     def start(self) -> None:
         """Begin to deliver, first of all what an earlier process left."""
         self._task = asyncio.create_task(self._run(), name="autumn-sender")
 
-    async def stop(self) -> None:
-        """Stop where it is; what was claimed and not delivered is due again when its lease has run out."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+    async def stop(self, *, within: float) -> None:
+        """Finish what is under way, for at most `within` seconds, and stop.
+
+        What was claimed and could not be finished is due again when its lease has run out.
+        """
+        if self._task is None:
+            return
+        self._stopping = True
+        self._outbox.has_due.set()
+        await asyncio.wait([self._task], timeout=within)
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
 
     async def drain(self) -> None:
         """Deliver all that is due now; what waits for another attempt stays."""
@@ -92,7 +100,7 @@ class Sender:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         adopt_at = loop.time()
-        while True:
+        while not self._stopping:
             try:
                 if loop.time() >= adopt_at:
                     adopt_at = loop.time() + _ADOPT_SECONDS
@@ -101,13 +109,16 @@ class Sender:
             except (SQLAlchemyError, OSError) as error:
                 _log.error("the outbox cannot be read (%s); trying again", type(error).__name__)
                 await asyncio.sleep(_POLL_SECONDS)
+            except Exception:  # noqa: BLE001 - nobody is answered here, and the loop must outlive a defect
+                _log.exception("the outbox met an error that nobody expected; trying again")
+                await asyncio.sleep(_POLL_SECONDS)
             # Other processes put rows there too, and retries become due by themselves: look without being told.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._outbox.has_due.wait(), _POLL_SECONDS)
 
     async def _deliver_due(self) -> None:
         async with self._delivering:
-            while True:
+            while not self._stopping:
                 self._outbox.has_due.clear()
                 entries = await self._outbox.claim(_AT_ONCE)
                 if not entries:
