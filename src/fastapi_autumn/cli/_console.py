@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -93,7 +94,9 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         drawn.add_column(column, overflow="fold")
     for row in rows:
         drawn.add_row(*(Text(_lines(cell)) for cell in row))
-    Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE, highlight=False).print(drawn)
+    width = None if sys.stdout.isatty() else _WIDTH_OF_A_FILE
+    # rich alone would still send bold under NO_COLOR, which is for people who want no escape sequences at all.
+    Console(width=width, highlight=False, color_system=None if os.environ.get("NO_COLOR") else "auto").print(drawn)
 
 
 def note(text: str) -> None:
