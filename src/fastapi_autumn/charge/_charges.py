@@ -208,7 +208,7 @@ class Charges:
 
     def free(self, customer: Customer, model: str) -> Charge:
         """Return a charge over nothing, for a call that is not billed."""
-        entry = self._entry("free", customer, self.settings.feature_id, Decimal(0), None)
+        entry = self._entry(customer, self.settings.feature_id, Decimal(0), None)
         return Charge(self, entry, customer=customer, model=model, taken=Taken.NOTHING)
 
     async def open(
@@ -246,18 +246,12 @@ class Charges:
         if price is None:
             raise UnknownModel("There is no price for this model.", model=model)
         hold = (settlement or self.settings.settlement) == "hold"
-        entry = self._entry(
-            self._outbox.new_charge_id(), customer, feature_id or self.settings.feature_id, price, entity_id
-        )
-
+        unavailable = await self._admit(customer, model, price, requirement, confirm=confirm_customer)
+        # From the making of the id to its journal there is no wait: a commit in between would count it as written.
+        entry = self._entry(customer, feature_id or self.settings.feature_id, price, entity_id)
         charge = partial(Charge, self, entry, customer=customer, model=model)
-        try:
-            if requirement is not None:
-                requirement.check(await self._customers.record(customer), model=model, credits=price)
-            elif confirm_customer:
-                await self._customers.exists(customer)
-        except Unavailable as error:
-            return self._unverified(charge(taken=Taken.NOTHING, verified=False), error)
+        if unavailable is not None:
+            return self._unverified(charge(taken=Taken.NOTHING, verified=False), unavailable)
         if not hold:
             # A hold needs no journal: Autumn gives it back by itself when its time is over.
             self._outbox.open(entry)
@@ -277,6 +271,19 @@ class Charges:
             self._outbox.close(entry.charge_id)
             raise _insufficient(result, model=model, price=price)
         return charge(taken=taken, balance=result.balance if result is not None else None)
+
+    async def _admit(
+        self, customer: Customer, model: str, price: Decimal, requirement: Requirement | None, *, confirm: bool
+    ) -> Unavailable | None:
+        """Make sure that the customer exists and meets the requirement; returns why that cannot be told."""
+        try:
+            if requirement is not None:
+                requirement.check(await self._customers.record(customer), model=model, credits=price)
+            elif confirm:
+                await self._customers.exists(customer)
+        except Unavailable as error:
+            return error
+        return None
 
     async def _take(
         self, customer: Customer, entry: Entry, model: str, properties: Mapping[str, Any] | None, *, hold: bool
@@ -313,12 +320,10 @@ class Charges:
         except LockAlreadyExists:
             return None
 
-    def _entry(
-        self, charge_id: str, customer: Customer, feature_id: str, price: Decimal, entity_id: str | None
-    ) -> Entry:
+    def _entry(self, customer: Customer, feature_id: str, price: Decimal, entity_id: str | None) -> Entry:
         now = self._outbox.now()
         return Entry(
-            charge_id=charge_id,
+            charge_id=self._outbox.new_charge_id(),
             customer_id=customer.id,
             feature_id=feature_id,
             entity_id=entity_id,
