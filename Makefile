@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 DEMO_STAMP := $(VENV)/.installed-demo
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test lint fmt docs pins chromium clean
+.PHONY: help demo test lint fmt docs pins chromium clean bench
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
@@ -58,6 +58,11 @@ pins:  ## Renew constraints.txt from a clean environment
 	$(VENV)-pins/bin/python -m pip install --quiet --group dev '.[cli,fast,prices,postgres]'
 	$(VENV)-pins/bin/python -m pip freeze --exclude fastapi-autumn > constraints.txt
 	rm -rf $(VENV)-pins
+
+bench: $(STAMP)  ## Measure everything side by side, with Node, and write bench/RESULTS.md (20 minutes)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
+	npm ci --prefix bench/node --no-audit --no-fund
+	$(BIN)/python -m bench.run
 
 clean:  ## Remove what make made
 	rm -rf $(VENV) .autumn dist site

@@ -1,0 +1,229 @@
+"""The results as a page to read and a picture."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.measures import CONNECTIONS, CUSTOMERS, EVERYTHING, STREAMS, Samples, columns
+
+_TITLES = {
+    "unbilled": "FastAPI, no billing",
+    "reqwest-deduct": "this, reqwest, deduct",
+    "reqwest-hold": "this, reqwest, hold",
+    "httpx-deduct": "this, httpx, deduct",
+    "httpx-hold": "this, httpx, hold",
+    "hono": "Hono + autumn-js",
+    "plain-port": "plain port",
+    "no-journal": "this, reqwest, no journal",
+    "this package": "this",
+}
+_PACKAGES = ["fastapi", "starlette", "uvicorn", "uvloop", "httptools", "httpx", "httpcore", "pyreqwest", "autumn-sdk"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something that has to hold, in numbers of one run."""
+
+    sentence: str
+    measured: Callable[[Samples], float]
+    holds: Callable[[float], bool]
+    unit: str = ""
+
+
+def _ratio(what: str, over: str, under: str) -> Callable[[Samples], float]:
+    return lambda samples: samples.median(what, over) / samples.median(what, under)
+
+
+_FAST, _DEFAULT = "reqwest-deduct", "httpx-deduct"
+TARGETS = [
+    Target(
+        "reqwest, 32 connections: at least 0.45 of FastAPI", _ratio("rps 32", _FAST, "unbilled"), lambda r: r >= 0.45
+    ),
+    Target("reqwest: at least 5 times Hono + autumn-js", _ratio("rps 32", _FAST, "hono"), lambda r: r >= 5),
+    Target("reqwest: at least 40 times the plain port", _ratio("rps 32", _FAST, "plain-port"), lambda r: r >= 40),
+    Target("httpx, no extra: at least Hono + autumn-js", _ratio("rps 32", _DEFAULT, "hono"), lambda r: r >= 1),
+    Target(
+        "Autumn 20 ms away: at most 22 ms over the unbilled route",
+        lambda s: s.median("far p50_ms", _FAST) - s.median("far p50_ms", "unbilled"),
+        lambda ms: ms <= 22,
+        " ms",
+    ),
+    Target(
+        "the same with httpx",
+        lambda s: s.median("far p50_ms", _DEFAULT) - s.median("far p50_ms", "unbilled"),
+        lambda ms: ms <= 22,
+        " ms",
+    ),
+    Target(
+        "a streamed chunk: less than 2 µs more",
+        lambda s: (s.median("chunk ns", "this package") - s.median("chunk ns", "unbilled")) / 1000,
+        lambda us: us < 2,
+        " µs",
+    ),
+    Target(
+        "an open stream: less than 4 KB more",
+        lambda s: (s.median("stream bytes", _FAST) - s.median("stream bytes", "unbilled")) / 1024,
+        lambda kb: kb < 4,
+        " KB",
+    ),
+    Target(
+        "p99 at 256 connections: within 3 times p50",
+        lambda s: s.median("p99_ms 256", _FAST) / s.median("p50_ms 256", _FAST),
+        lambda r: r <= 3,
+    ),
+    Target(
+        "100,000 customers: within 10 % of one",
+        lambda s: s.median("rps of 100000", _FAST) / s.median("rps of 1", _FAST),
+        lambda r: r >= 0.9,
+    ),
+]
+
+
+def targets(samples: Samples) -> str:
+    """What has to hold, and whether it does."""
+    lines = ["| | measured | |", "|---|---:|---|"]
+    for target in TARGETS:
+        try:
+            value = target.measured(samples)
+        except KeyError:  # not part of this run
+            continue
+        verdict = "yes" if target.holds(value) else "**no**"
+        lines.append(f"| {target.sentence} | {value:.2f}{target.unit} | {verdict} |")
+    return "\n".join(lines)
+
+
+def tables(samples: Samples) -> str:
+    """Return every table that was measured."""
+    parts: list[str] = []
+    if samples.has("rps 32", "unbilled"):
+        names = columns(EVERYTHING, samples, "rps 32")
+        rows = []
+        for count in CONNECTIONS:
+            label = f"{count} connection" + "s" * (count > 1)
+            rows.append((f"requests/s, {label}", [f"{samples.median(f'rps {count}', n):.0f}" for n in names]))
+            latencies = [(samples.median(f"p50_ms {count}", n), samples.median(f"p99_ms {count}", n)) for n in names]
+            rows.append((f"p50 / p99 in ms, {label}", [f"{p50:.1f} / {p99:.1f}" for p50, p99 in latencies]))
+        rows.append(("CPU per request in µs, 32 connections", [f"{samples.median('cpu_us 32', n):.0f}" for n in names]))
+        parts.append(_table("Throughput", names, rows))
+    if samples.has("far p50_ms", "unbilled"):
+        names = columns(EVERYTHING, samples, "far p50_ms")
+        cells = [f"{samples.median('far p50_ms', n):.1f} / {samples.median('far p99_ms', n):.1f}" for n in names]
+        parts.append(_table("Autumn 20 ms away, 4 connections", names, [("p50 / p99 in ms", cells)]))
+    if samples.has("rps of 1", _FAST):
+        names = columns(EVERYTHING, samples, "rps of 1")
+        rows = [
+            (
+                f"{count:,} customer" + "s" * (count > 1),
+                [
+                    f"{samples.median(f'rps of {count}', n):.0f} / {samples.median(f'p99_ms of {count}', n):.1f}"
+                    for n in names
+                ],
+            )
+            for count in CUSTOMERS
+        ]
+        parts.append(_table("Customers: requests/s and p99 in ms, 32 connections", names, rows))
+    for title, what, names, scale, digits in [
+        ("Journal: CPU per request in µs", "journal cpu_us", [_FAST, "no-journal"], 1, 0),
+        (f"Memory of an open stream in KB, {STREAMS:,} open", "stream bytes", EVERYTHING, 1024, 1),
+        ("A streamed chunk in µs", "chunk ns", ["unbilled", "this package"], 1000, 2),
+        ("Outbox with 100,000 rows waiting: rows delivered per second", "drain rows/s", EVERYTHING, 1, 0),
+    ]:
+        measured = columns(names, samples, what)
+        if measured:
+            cells = [f"{samples.median(what, name) / scale:.{digits}f}" for name in measured]
+            parts.append(_table(title, measured, [("", cells)]))
+    return "\n\n".join(parts)
+
+
+def _table(title: str, names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+    lines = [f"### {title}", "", "| | " + " | ".join(_TITLES[name] for name in names) + " |"]
+    lines.append("|---|" + "---:|" * len(names))
+    lines += [f"| {label} | " + " | ".join(cells) + " |" for label, cells in rows]
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    """What it ran on."""
+    cpu = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.processor(),
+    )
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
+    node = shutil.which("node")
+    if node is not None:
+        versions.append(
+            f"Node {subprocess.run([node, '--version'], capture_output=True, text=True, check=True).stdout.strip()}"
+        )
+    return (
+        f"{cpu}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}; "
+        + ", ".join(versions)
+    )
+
+
+def page(samples: Samples, *, rounds: int, seconds: float) -> str:
+    """Return the whole page."""
+    return f"""# Results
+
+Medians of {rounds} interleaved rounds of {seconds:g} s each, written by `make bench` (`{" ".join(sys.argv)}`).
+The service under test has one core to itself; Autumn (a constant answer, `bench/upstream.py`) and the load
+(`bench/load.py`) share another. Absolute numbers are the machine's, ratios are what carries over.
+
+Machine: {machine()}.
+
+Columns: the same route, `POST /ai/chat`, as FastAPI with no billing; with this package over each transport and in both
+settlement modes; as Hono with autumn-js on Node, the system this one is modelled on; and as the port one writes first,
+BaseHTTPMiddleware around the official autumn-sdk.
+
+![Requests per second](throughput.svg)
+
+## What has to hold
+
+{targets(samples)}
+
+## Tables
+
+{tables(samples)}
+
+## One at a time
+
+```
+python -m bench.services reqwest-deduct --port 8001 --upstream http://127.0.0.1:9100 --directory /tmp/bench
+python -m bench.upstream --port 9100 --delay 20
+python -m bench.load --port 8001 --connections 32 --seconds 5 --customers 100
+python -m bench.run --only throughput --rounds 2
+```
+"""
+
+
+def picture(samples: Samples) -> str:
+    """Draw requests per second at 32 connections as bars."""
+    names = columns(EVERYTHING, samples, "rps 32")
+    most = max(samples.median("rps 32", name) for name in names)
+    bars = []
+    for row, name in enumerate(names):
+        rate = samples.median("rps 32", name)
+        y, width = 44 + row * 34, max(2, rate / most * 420)
+        colour = "#2563eb" if name.startswith(("reqwest", "httpx")) else "#9ca3af"
+        bars.append(
+            f'<text x="190" y="{y + 16}" text-anchor="end">{_TITLES[name]}</text>'
+            f'<rect x="200" y="{y}" width="{width:.0f}" height="22" rx="3" fill="{colour}"/>'
+            f'<text x="{208 + width:.0f}" y="{y + 16}">{rate:,.0f}</text>'
+        )
+    height = 56 + len(names) * 34
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 700 {height}" font-family="system-ui, sans-serif" '
+        f'font-size="13" fill="#111827"><rect width="700" height="{height}" fill="#ffffff"/>'
+        '<text x="200" y="26" font-size="15" font-weight="600">Requests per second, one core, 32 connections</text>'
+        + "".join(bars)
+        + "</svg>\n"
+    )
