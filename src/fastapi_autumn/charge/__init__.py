@@ -5,7 +5,8 @@ and from the outbox, what closing it needs. Nothing here knows HTTP on the appli
 a script all charge the same way.
 """
 
-from fastapi_autumn.charge._charges import Charge, Charges, PriceList, Requirement
+from fastapi_autumn.charge._charge import Charge
+from fastapi_autumn.charge._charges import Charges, PriceList, Requirement
 from fastapi_autumn.charge._delivery import Delivery
 
 __all__ = ["Charge", "Charges", "Delivery", "PriceList", "Requirement"]

@@ -1,14 +1,14 @@
 """Taking the credits, and deciding how it ends."""
 
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fastapi_autumn import telemetry
+from fastapi_autumn.charge._charge import Charge
 from fastapi_autumn.client import AutumnClient
 from fastapi_autumn.customers import KnownCustomers
 from fastapi_autumn.errors import (
@@ -21,15 +21,14 @@ from fastapi_autumn.errors import (
     UnknownModel,
 )
 from fastapi_autumn.models import Balance, CheckResult, Customer, CustomerRecord, Lock
-from fastapi_autumn.pricing import credits as exact_credits
 from fastapi_autumn.pricing import to_json_number
 from fastapi_autumn.settings import AutumnSettings, Settlement
-from fastapi_autumn.settlement import Action, Entry, Outcome, Taken, Verdict, by_default, settle
+from fastapi_autumn.settlement import Action, Entry, Outcome, Taken, Verdict, settle
 
 if TYPE_CHECKING:
     from fastapi_autumn.settlement.outbox import Outbox
 
-__all__ = ["Charge", "Charges", "PriceList", "Requirement"]
+__all__ = ["Charges", "PriceList", "Requirement"]
 
 _log = logging.getLogger("fastapi_autumn")
 
@@ -52,102 +51,6 @@ class Requirement(Protocol):
             NotEntitled: They may not.
         """
         ...
-
-
-class Charge:
-    """One paid call.
-
-    Attributes:
-        id: Unique; every event that Autumn records for this charge carries it as the property `charge_id`.
-        customer: Who pays.
-        model: The model that was priced. Call this one, not what the request said.
-        credits: What was taken, in units of `feature_id`; 0 when billing was bypassed.
-        balance: What the customer had left afterwards, or None when Autumn could not say.
-        verified: False when Autumn could not be asked and the service chose to serve all the same.
-
-    A charge ends in exactly one way. Left alone, it follows the request: kept when it succeeds, given back when it
-    fails. `refund`, `keep` and `settle` decide it by hand; the first of them counts and returns True, later ones change
-    nothing and return False.
-    """
-
-    __slots__ = (
-        "_charges",
-        "_closed",
-        "_entry",
-        "_taken",
-        "balance",
-        "credits",
-        "customer",
-        "feature_id",
-        "id",
-        "model",
-        "verified",
-    )
-
-    def __init__(
-        self,
-        charges: "Charges",
-        entry: Entry,
-        *,
-        customer: Customer,
-        model: str,
-        taken: Taken,
-        balance: Balance | None = None,
-        verified: bool = True,
-    ) -> None:
-        self._charges = charges
-        self._taken = taken
-        self._closed = False
-        self._entry = entry
-        self.id = entry.charge_id
-        self.customer = customer
-        self.model = model
-        self.feature_id = entry.feature_id
-        self.credits = entry.credits
-        self.balance = balance
-        self.verified = verified
-
-    def __repr__(self) -> str:
-        state = "closed" if self._closed else "open"
-        return f"<Charge {self.id} {state}: {self.credits} credits of {self.customer.id} for {self.model}>"
-
-    @property
-    def closed(self) -> bool:
-        """Whether the outcome is decided."""
-        return self._closed
-
-    def refund(self, reason: str = "refunded by the application") -> bool:
-        """Give all credits back, for a failure that HTTP does not show, such as an error event in a stream."""
-        return self._close(Verdict(Decimal(0), reason))
-
-    def keep(self) -> bool:
-        """Keep the credits whatever happens from here on: the customer has got what they paid for."""
-        return self._close(Verdict(self.credits, "kept by the application"))
-
-    def settle(self, credits: Decimal | float | str) -> bool:  # noqa: A002 - Autumn's own word
-        """Charge `credits` instead, once the real cost is known; 0 is a refund.
-
-        Above what was taken, Autumn takes the rest as far as the balance goes.
-
-        Raises:
-            AmountError: Negative, not finite, not exact, or absurdly large.
-        """
-        return self._close(Verdict(exact_credits(credits, allow_zero=True), "settled by the application"))
-
-    def finish(self, outcome: Outcome) -> None:
-        """Close the charge the way the request ended, unless it is closed already."""
-        self._close(
-            by_default(outcome, charged=self.credits, refund_on_disconnect=self._charges.settings.refund_on_disconnect)
-        )
-
-    def _close(self, verdict: Verdict) -> bool:
-        if self._closed:
-            return False
-        self._closed = True
-        telemetry.charges.add(1, {"outcome": _kind(verdict, self.credits)})
-        if self.credits:
-            self._charges.close(self._entry, self._taken, verdict)
-        return True
 
 
 class Charges:
@@ -209,7 +112,7 @@ class Charges:
     def free(self, customer: Customer, model: str) -> Charge:
         """Return a charge over nothing, for a call that is not billed."""
         entry = self._entry(customer, self.settings.feature_id, Decimal(0), None)
-        return Charge(self, entry, customer=customer, model=model, taken=Taken.NOTHING)
+        return self._charge(entry, customer, model)(taken=Taken.NOTHING)
 
     async def open(
         self,
@@ -249,7 +152,7 @@ class Charges:
         unavailable = await self._admit(customer, model, price, requirement, confirm=confirm_customer)
         # From the making of the id to its journal there is no wait: a commit in between would count it as written.
         entry = self._entry(customer, feature_id or self.settings.feature_id, price, entity_id)
-        charge = partial(Charge, self, entry, customer=customer, model=model)
+        charge = self._charge(entry, customer, model)
         if unavailable is not None:
             return self._unverified(charge(taken=Taken.NOTHING, verified=False), unavailable)
         if not hold:
@@ -271,6 +174,16 @@ class Charges:
             self._outbox.close(entry.charge_id)
             raise _insufficient(result, model=model, price=price)
         return charge(taken=taken, balance=result.balance if result is not None else None)
+
+    def _charge(self, entry: Entry, customer: Customer, model: str) -> Callable[..., Charge]:
+        return partial(
+            Charge,
+            entry,
+            customer=customer,
+            model=model,
+            refund_on_disconnect=self.settings.refund_on_disconnect,
+            close=self.close,
+        )
 
     async def _admit(
         self, customer: Customer, model: str, price: Decimal, requirement: Requirement | None, *, confirm: bool
@@ -368,12 +281,6 @@ def _insufficient(result: CheckResult, *, model: str, price: Decimal) -> Insuffi
         balance=_shown_balance(result.balance),
         plans=_shown_plans(result.preview),
     )
-
-
-def _kind(verdict: Verdict, charged: Decimal) -> str:
-    if verdict.credits == charged:
-        return "kept"
-    return "settled" if verdict.credits else "refunded"
 
 
 def _shown_balance(balance: Balance | None) -> dict[str, Any] | None:

@@ -1,0 +1,114 @@
+"""What the application holds while a paid call runs."""
+
+from collections.abc import Callable
+from decimal import Decimal
+
+from fastapi_autumn import telemetry
+from fastapi_autumn.models import Balance, Customer
+from fastapi_autumn.pricing import credits as exact_credits
+from fastapi_autumn.settlement import Entry, Outcome, Taken, Verdict, by_default
+
+__all__ = ["Charge"]
+
+
+class Charge:
+    """One paid call.
+
+    Attributes:
+        id: Unique; every event that Autumn records for this charge carries it as the property `charge_id`.
+        customer: Who pays.
+        model: The model that was priced. Call this one, not what the request said.
+        credits: What was taken, in units of `feature_id`; 0 when billing was bypassed.
+        balance: What the customer had left afterwards, or None when Autumn could not say.
+        verified: False when Autumn could not be asked and the service chose to serve all the same.
+
+    A charge ends in exactly one way. Left alone, it follows the request: kept when it succeeds, given back when it
+    fails. `refund`, `keep` and `settle` decide it by hand; the first of them counts and returns True, later ones change
+    nothing and return False.
+    """
+
+    __slots__ = (
+        "_close_entry",
+        "_closed",
+        "_entry",
+        "_refund_on_disconnect",
+        "_taken",
+        "balance",
+        "credits",
+        "customer",
+        "feature_id",
+        "id",
+        "model",
+        "verified",
+    )
+
+    def __init__(
+        self,
+        entry: Entry,
+        *,
+        customer: Customer,
+        model: str,
+        taken: Taken,
+        balance: Balance | None = None,
+        verified: bool = True,
+        refund_on_disconnect: bool,
+        close: Callable[[Entry, Taken, Verdict], None],
+    ) -> None:
+        self._close_entry = close
+        self._refund_on_disconnect = refund_on_disconnect
+        self._taken = taken
+        self._closed = False
+        self._entry = entry
+        self.id = entry.charge_id
+        self.customer = customer
+        self.model = model
+        self.feature_id = entry.feature_id
+        self.credits = entry.credits
+        self.balance = balance
+        self.verified = verified
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        return f"<Charge {self.id} {state}: {self.credits} credits of {self.customer.id} for {self.model}>"
+
+    @property
+    def closed(self) -> bool:
+        """Whether the outcome is decided."""
+        return self._closed
+
+    def refund(self, reason: str = "refunded by the application") -> bool:
+        """Give all credits back, for a failure that HTTP does not show, such as an error event in a stream."""
+        return self._close(Verdict(Decimal(0), reason))
+
+    def keep(self) -> bool:
+        """Keep the credits whatever happens from here on: the customer has got what they paid for."""
+        return self._close(Verdict(self.credits, "kept by the application"))
+
+    def settle(self, credits: Decimal | float | str) -> bool:  # noqa: A002 - Autumn's own word
+        """Charge `credits` instead, once the real cost is known; 0 is a refund.
+
+        Above what was taken, Autumn takes the rest as far as the balance goes.
+
+        Raises:
+            AmountError: Negative, not finite, not exact, or absurdly large.
+        """
+        return self._close(Verdict(exact_credits(credits, allow_zero=True), "settled by the application"))
+
+    def finish(self, outcome: Outcome) -> None:
+        """Close the charge the way the request ended, unless it is closed already."""
+        self._close(by_default(outcome, charged=self.credits, refund_on_disconnect=self._refund_on_disconnect))
+
+    def _close(self, verdict: Verdict) -> bool:
+        if self._closed:
+            return False
+        self._closed = True
+        telemetry.charges.add(1, {"outcome": _kind(verdict, self.credits)})
+        if self.credits:
+            self._close_entry(self._entry, self._taken, verdict)
+        return True
+
+
+def _kind(verdict: Verdict, charged: Decimal) -> str:
+    if verdict.credits == charged:
+        return "kept"
+    return "settled" if verdict.credits else "refunded"
