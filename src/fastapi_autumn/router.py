@@ -17,7 +17,7 @@ from .customers import is_customer_id
 from .errors import RequestRejected, Unavailable
 from .models import AttachResult, Customer, CustomerRecord, EventAggregate, Plan, PortalResult
 
-__all__ = ["billing_router"]
+__all__ = ["AttachRequest", "PortalRequest", "billing_router"]
 
 
 class _Autumn(Protocol):
