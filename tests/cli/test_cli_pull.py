@@ -1,0 +1,78 @@
+"""`autumn pull`."""
+
+from pathlib import Path
+
+import pytest
+from cli.processes import Run, Server
+
+from fastapi_autumn.catalog import Catalog, diff
+
+
+@pytest.fixture
+def pushed(remote: Run, catalog_file: Path) -> Catalog:
+    """Autumn has the catalog of the file."""
+    assert remote("push", "--yes").returncode == 0
+    return Catalog.load(catalog_file)
+
+
+def test_a_pull_into_nothing_writes_file_and_types(pushed: Catalog, remote: Run, catalog_file: Path) -> None:
+    """The new file defines what Autumn has."""
+    catalog_file.unlink()
+    result = remote("pull")
+    assert result.returncode == 0
+    assert result.stdout == "Wrote autumn_config.py.\nWrote autumn_types.py.\n"
+    assert diff(Catalog.load(catalog_file), pushed) == []
+    types = catalog_file.with_name("autumn_types.py").read_text()
+    assert 'PlanId = Literal["free", "pro"]' in types
+
+
+def test_a_pull_of_what_is_in_step_touches_nothing(pushed: Catalog, remote: Run, catalog_file: Path) -> None:
+    """Not even the time of the file changes, so nothing is built anew."""
+    remote("pull")
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in catalog_file.parent.glob("*.py")}
+    result = remote("pull")
+    assert result.stdout == "autumn_config.py is in step.\nautumn_types.py is in step.\n"
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in catalog_file.parent.glob("*.py")} == before
+
+
+def test_a_change_keeps_comments_and_names(pushed: Catalog, remote: Run, server: Server, catalog_file: Path) -> None:
+    """Only what changed in Autumn changes in the file, and the command says what that was."""
+    before = catalog_file.read_text()
+    server.call("/v1/plans.update", {"plan_id": "pro", "price": {"amount": 25, "interval": "month"}})
+    result = remote("pull")
+    assert "  update plan pro\n" in result.stdout
+    assert catalog_file.read_text() == before.replace("price(20,", "price(25,")
+
+
+def test_force_writes_the_file_anew(pushed: Catalog, remote: Run, catalog_file: Path) -> None:
+    """The comment goes, as asked for."""
+    assert remote("pull", "--force").returncode == 0
+    assert "# The one that pays." not in catalog_file.read_text()
+    assert diff(Catalog.load(catalog_file), pushed) == []
+
+
+def test_ts_writes_the_file_of_the_official_command_line(pushed: Catalog, remote: Run, catalog_file: Path) -> None:
+    """The Python file is left alone."""
+    before = catalog_file.read_text()
+    assert remote("pull", "--ts").stdout == "Wrote autumn.config.ts.\n"
+    written = catalog_file.with_name("autumn.config.ts").read_text()
+    assert written.startswith("import { feature, item, plan } from 'atmn';\n")
+    assert "export const pro = plan({" in written
+    assert catalog_file.read_text() == before
+
+
+def test_a_failed_read_leaves_the_file_alone(pushed: Catalog, remote: Run, server: Server, catalog_file: Path) -> None:
+    """Half a catalog is not written."""
+    before = catalog_file.read_text()
+    server.fault("plans.list", kind="fail", status=500)
+    result = remote("pull")
+    assert result.returncode == 1
+    assert catalog_file.read_text() == before
+    assert not catalog_file.with_name("autumn_types.py").exists()
+
+
+def test_a_pull_with_another_name_writes_the_types_beside_it(pushed: Catalog, remote: Run, here: Path) -> None:
+    """Both files belong together."""
+    here.joinpath("billing").mkdir()
+    assert remote("pull", "--config", "billing/catalog.py").returncode == 0
+    assert sorted(path.name for path in here.joinpath("billing").iterdir()) == ["autumn_types.py", "catalog.py"]
