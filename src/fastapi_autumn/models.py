@@ -8,11 +8,12 @@ a float); points in time are milliseconds since 1970, as Autumn sends them.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
 __all__ = [
+    "Amount",
     "AttachResult",
     "Balance",
     "BalanceBreakdown",
@@ -39,6 +40,14 @@ __all__ = [
 ]
 
 Interval = Literal["one_off", "minute", "hour", "day", "week", "month", "quarter", "semi_annual", "year"]
+
+
+Amount = Annotated[
+    Decimal,
+    PlainSerializer(float, return_type=float, when_used="json"),
+    WithJsonSchema({"type": "number"}),
+]
+"""An exact decimal here, a number in JSON both ways, so that a front end can calculate with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +94,10 @@ class BalanceBreakdown(_Answer):
 
     id: str | None = None
     plan_id: str | None = None
-    included_grant: Decimal = Decimal(0)
-    prepaid_grant: Decimal = Decimal(0)
-    remaining: Decimal = Decimal(0)
-    usage: Decimal = Decimal(0)
+    included_grant: Amount = Decimal(0)
+    prepaid_grant: Amount = Decimal(0)
+    remaining: Amount = Decimal(0)
+    usage: Amount = Decimal(0)
     unlimited: bool = False
     reset: Reset | None = None
     expires_at: int | None = None
@@ -101,12 +110,12 @@ class Balance(_Answer):
     """
 
     feature_id: str
-    granted: Decimal
-    remaining: Decimal
-    usage: Decimal
+    granted: Amount
+    remaining: Amount
+    usage: Amount
     unlimited: bool
     overage_allowed: bool
-    max_purchase: Decimal | None = None
+    max_purchase: Amount | None = None
     next_reset_at: int | None = None
     breakdown: tuple[BalanceBreakdown, ...] = ()
 
@@ -121,7 +130,7 @@ class CheckResult(_Answer):
     allowed: bool
     customer_id: str | None
     balance: Balance | None
-    required_balance: Decimal | None = None
+    required_balance: Amount | None = None
     flag: dict[str, Any] | None = None
     preview: dict[str, Any] | None = None
 
@@ -131,7 +140,7 @@ class Deduction(_Answer):
 
     balance_id: str
     feature_id: str
-    value: Decimal
+    value: Amount
     plan_id: str | None = None
 
 
@@ -139,7 +148,7 @@ class TrackResult(_Answer):
     """The answer of `balances.track`. `value` is what was asked for, `deductions` what really moved."""
 
     customer_id: str | None
-    value: Decimal
+    value: Amount
     balance: Balance | None = None
     deductions: tuple[Deduction, ...] | None = None
 
@@ -163,7 +172,7 @@ class Subscription(_Answer):
     trial_ends_at: int | None = None
     started_at: int | None = None
     current_period_end: int | None = None
-    quantity: Decimal = Decimal(1)
+    quantity: Amount = Decimal(1)
 
 
 class Purchase(_Answer):
@@ -172,7 +181,7 @@ class Purchase(_Answer):
     plan_id: str
     started_at: int | None = None
     expires_at: int | None = None
-    quantity: Decimal = Decimal(1)
+    quantity: Amount = Decimal(1)
 
 
 class CustomerRecord(_Answer):
@@ -204,7 +213,7 @@ class Event(_Answer):
     timestamp: int
     feature_id: str
     customer_id: str | None
-    value: Decimal
+    value: Amount
     properties: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -219,14 +228,14 @@ class EventBin(_Answer):
     """The sums of one period, which starts at `period`, by feature id."""
 
     period: int
-    values: dict[str, Decimal]
+    values: dict[str, Amount]
 
 
 class EventTotal(_Answer):
     """Count and sum of one feature over the whole range."""
 
     count: int
-    sum: Decimal
+    sum: Amount
 
 
 class EventAggregate(_Answer):

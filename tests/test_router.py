@@ -1,0 +1,155 @@
+"""The routes for front ends: what a customer has, what they could have, and where they go to pay."""
+
+from typing import Any
+
+import pytest
+from fastapi import Header
+from fastapi.testclient import TestClient
+from starlette.authentication import AuthCredentials, AuthenticationBackend, SimpleUser, UnauthenticatedUser
+from starlette.middleware.authentication import AuthenticationMiddleware
+
+from fastapi_autumn import Customer, ModelCharge
+from fastapi_autumn.emulator import Fault
+from service import Service
+
+
+async def by_token(x_token: str = Header("")) -> Customer | None:
+    return Customer(x_token) if x_token else None
+
+
+def billing_service(tmp_path: Any) -> Service:
+    service = Service(tmp_path, max_retries=0)
+    service.app.include_router(service.autumn.router(prefix="/billing", customer=by_token))
+
+    @service.app.post("/ai/chat")
+    async def chat(charge: ModelCharge) -> Any:
+        return "served"
+
+    return service
+
+
+async def test_customer_is_created_on_the_first_visit(tmp_path):
+    """A front end sees plan and balance of whoever is signed in, before any paid call."""
+    async with billing_service(tmp_path).calling() as client:
+        response = await client.get("/billing/customer", headers={"x-token": "ada"})
+
+        record = response.json()
+        assert record["id"] == "ada"
+        assert [subscription["plan_id"] for subscription in record["subscriptions"]] == ["free"]
+        assert record["balances"]["ai_credits"]["remaining"] == 50
+
+
+async def test_usage(tmp_path):
+    """Usage is what the paid calls took, in total and by period."""
+    async with billing_service(tmp_path).calling() as client:
+        await client.post("/ai/chat", json={"model": "large"})
+        response = await client.get("/billing/usage?feature_id=ai_usage&range=24h", headers={"x-token": "ada"})
+
+        total = response.json()["total"]["ai_usage"]
+        assert total == {"count": 1, "sum": 5}
+
+
+async def test_plans(tmp_path):
+    """The plans on offer are those of the catalog, for anybody to see."""
+    async with billing_service(tmp_path).calling() as client:
+        plans = (await client.get("/billing/plans")).json()
+
+        assert {plan["id"] for plan in plans} == {"free", "pro", "credit_top_up"}
+
+
+async def test_attach_says_where_to_pay(tmp_path):
+    """A plan with a price answers with the address of a check-out."""
+    async with billing_service(tmp_path).calling() as client:
+        body = {"plan_id": "pro", "success_url": "https://example.com/thanks"}
+        response = await client.post("/billing/attach", json=body, headers={"x-token": "ada"})
+
+        assert response.json()["payment_url"].startswith("http")
+
+
+async def test_portal(tmp_path):
+    """The portal's address comes from Autumn."""
+    async with billing_service(tmp_path).calling() as client:
+        response = await client.post("/billing/portal", json={}, headers={"x-token": "ada"})
+
+        assert response.json()["url"].startswith("http")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/billing/customer", None),
+        ("GET", "/billing/usage?feature_id=ai_usage", None),
+        ("POST", "/billing/attach", {"plan_id": "pro"}),
+        ("POST", "/billing/portal", {}),
+    ],
+)
+async def test_nobody_is_401(tmp_path, method, path, body):
+    """Every route about a customer needs one."""
+    async with billing_service(tmp_path).calling() as client:
+        response = await client.request(method, path, json=body)
+
+        assert response.status_code == 401
+        assert response.json()["detail"]["code"] == "not_authenticated"
+
+
+async def test_what_autumn_refuses_is_told(tmp_path):
+    """A plan that does not exist is the caller's fault, with Autumn's code."""
+    async with billing_service(tmp_path).calling() as client:
+        response = await client.post("/billing/attach", json={"plan_id": "nope"}, headers={"x-token": "ada"})
+
+        assert response.status_code == 404
+        assert response.json()["detail"]["code"] == "product_not_found"
+
+
+async def test_unreachable_autumn_is_503(tmp_path):
+    """An Autumn that does not answer is a 503 with Retry-After."""
+    service = billing_service(tmp_path)
+    async with service.calling() as client:
+        service.emulator.faults.add("plans.list", Fault(kind="fail", status=500))
+        response = await client.get("/billing/plans")
+
+        assert response.status_code == 503
+        assert response.headers["retry-after"] == "1"
+
+
+class Backend(AuthenticationBackend):
+    """Takes the header for the user."""
+
+    async def authenticate(self, conn: Any) -> Any:
+        name = conn.headers.get("x-user")
+        return (AuthCredentials(), SimpleUser(name) if name else UnauthenticatedUser())
+
+
+def test_request_user_is_the_default(tmp_path):
+    """Without `customer`, Starlette's authenticated user is the customer, and nobody is a 401."""
+    service = Service(tmp_path)
+    service.app.include_router(service.autumn.router())
+    service.app.add_middleware(AuthenticationMiddleware, backend=Backend())
+    with TestClient(service.app) as client:
+        assert client.get("/billing/customer", headers={"x-user": "ada"}).json()["id"] == "ada"
+        assert client.get("/billing/customer").status_code == 401
+
+
+async def test_the_middlewares_customer_is_the_default_where_it_covers(tmp_path):
+    """Where the middleware covers the prefix, whom it identified is the customer."""
+    service = Service(tmp_path, paths=("/ai", "/billing"))
+    service.app.include_router(service.autumn.router())
+    async with service.calling() as client:
+        assert (await client.get("/billing/customer")).json()["id"] == "ada"
+
+
+async def test_no_user_at_all_is_401(tmp_path):
+    """With neither the middleware nor an authenticated user, nobody is calling."""
+    service = Service(tmp_path)
+    service.app.include_router(service.autumn.router())
+    async with service.calling() as client:
+        assert (await client.get("/billing/customer")).status_code == 401
+
+
+async def test_amounts_are_json_numbers_of_a_customer(tmp_path):
+    """A front end gets balances it can calculate with."""
+    async with billing_service(tmp_path).calling() as client:
+        await client.post("/ai/chat", json={"model": "fraction"})
+        response = await client.get("/billing/customer", headers={"x-token": "ada"})
+
+        assert b'"remaining":49.9,' in response.content
