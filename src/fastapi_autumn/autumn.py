@@ -27,11 +27,12 @@ from .transports import AsgiTransport, Transport
 if TYPE_CHECKING:
     import httpx
 
+    from .catalog import Catalog
     from .emulator import Emulator
     from .settlement.outbox import Outbox
     from .settlement.sender import Sender
 
-__all__ = ["Autumn", "Prices"]
+__all__ = ["Autumn", "Prices", "default_catalog"]
 
 _log = logging.getLogger("fastapi_autumn")
 
@@ -82,7 +83,7 @@ class Autumn:
             raise ConfigurationError("There is no emulator in this process: set AUTUMN_EMULATOR=true to have one.")
         from .emulator import Emulator  # noqa: PLC0415 - not loaded by services that talk to the real Autumn
 
-        return Emulator(self.settings.emulator_path, catalog=self._catalog or _default_catalog())
+        return Emulator(self.settings.emulator_path, catalog=self._catalog or default_catalog())
 
     @asynccontextmanager
     async def lifespan(self, _app: Any = None) -> AsyncIterator[None]:
@@ -245,7 +246,12 @@ class _PriceFunction:
         return None if price is None else exact_credits(price)
 
 
-def _default_catalog() -> Any:
+def default_catalog() -> "Catalog":
+    """Return what an emulator starts with: `autumn_config.py` in the working directory, or else the example.
+
+    Raises:
+        CatalogError: The file has no catalog in it.
+    """
     from .catalog import Catalog  # noqa: PLC0415 - only needed by an emulator
     from .catalog.templates import TEMPLATES  # noqa: PLC0415
 

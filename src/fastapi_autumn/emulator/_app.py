@@ -120,6 +120,20 @@ class Emulator:
         """Create or change features and plans; raises the API's error for what Autumn would refuse."""
         seed(self._store, wire_of(catalog), now=self.clock.now())
 
+    def call(self, operation: str, body: Document) -> Any:
+        """Do one operation, such as `customers.get`, without HTTP and without faults, and return the answer's body.
+
+        With this a test prepares what an application finds, and looks at what it left behind.
+
+        Raises:
+            ApiError: What Autumn would answer.
+        """
+        state = self._store.state()
+        call = Call(self._store, self._current_catalog(state), self.clock.now(), body=body, rates=self._rates)
+        self._release_expired(call, state)
+        result = self._run(_ROUTES["POST", f"/v1/{operation}"], call, None)
+        return result.body if isinstance(result, Answer) else result
+
     def reset(self) -> None:
         """Forget everything but the keys, and seed again with what this was seeded with."""
         self._call_control(control.reset)
@@ -169,9 +183,7 @@ class Emulator:
                 env = _keys.authenticate(self._store, key, request.method, request.scope["path"], route.pattern)
             operation = route.known()
             call = self._call(request, raw, route, state, env=env)
-            if state.next_lock_expiry is not None and state.next_lock_expiry <= call.now:
-                with self._store.transaction():
-                    locks.release_expired(call)
+            self._release_expired(call, state)
             result = self._run(operation, call, request.headers.get("idempotency-key"))
         except ApiError as error:
             return Answer(error.status, {"message": error.message, "code": error.code, "env": env})
@@ -192,6 +204,11 @@ class Emulator:
             base_url=str(request.base_url).rstrip("/"),
             rates=self._rates,
         )
+
+    def _release_expired(self, call: Call, state: State) -> None:
+        if state.next_lock_expiry is not None and state.next_lock_expiry <= call.now:
+            with self._store.transaction():
+                locks.release_expired(call)
 
     def _run(self, operation: Operation, call: Call, key: str | None) -> Any:
         """Run an operation, in one transaction if it writes. An error undoes what it wrote, and frees its key."""
