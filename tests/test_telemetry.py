@@ -1,0 +1,53 @@
+"""What an operator sees of charges and refusals."""
+
+from typing import Any
+
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from service import Service
+
+from fastapi_autumn import ModelCharge
+
+reader = InMemoryMetricReader()
+
+
+def counted() -> dict[tuple[str, str], int]:
+    """Every counter's value, by its name and its one attribute."""
+    data = reader.get_metrics_data()
+    return {
+        (metric.name, *point.attributes.values()): point.value
+        for resource in (data.resource_metrics if data else [])
+        for scope in resource.scope_metrics
+        if scope.scope.name == "fastapi_autumn"
+        for metric in scope.metrics
+        for point in metric.data.data_points
+    }
+
+
+async def test_charges_and_refusals_are_counted(tmp_path):
+    """Kept, refunded and settled charges, and each kind of refusal, are counted as OpenTelemetry metrics."""
+    metrics.set_meter_provider(MeterProvider([reader]))
+    service = Service(tmp_path, prices={"small": 1, "huge": 51})
+
+    @service.app.post("/ai/{how}")
+    async def chat(how: str, charge: ModelCharge) -> Any:
+        if how == "raises":
+            raise ValueError(how)
+        if how == "settles":
+            charge.settle("0.5")
+        return "served"
+
+    async with service.calling() as client:
+        for how in ("serves", "serves", "raises", "settles"):
+            await client.post(f"/ai/{how}", json={"model": "small"})
+        await client.post("/ai/serves", json={"model": "huge"})
+        await client.post("/ai/serves", json={"model": "unheard-of"})
+
+    assert counted() == {
+        ("autumn.charges", "kept"): 2,
+        ("autumn.charges", "refunded"): 1,
+        ("autumn.charges", "settled"): 1,
+        ("autumn.refusals", "insufficient_credits"): 1,
+        ("autumn.refusals", "unknown_model"): 1,
+    }
