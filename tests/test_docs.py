@@ -1,0 +1,89 @@
+"""The documentation does what it says: programs run, settings and errors are those of the code, nothing is orphaned."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from fastapi_autumn import AutumnSettings, errors
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+TEXTS = [*PAGES, ROOT / "README.md", ROOT / ".env.example", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+
+
+def blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def script(name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
+def test_programs_run(page, tmp_path):
+    """The Python blocks of a page run, in order: those that name their file as files, the others as one program."""
+    files: dict[str, str] = {}
+    for block in blocks(page):
+        named = re.match(r"# (\w+\.py)\n", block)
+        name = named[1] if named else "page.py"
+        files[name] = files.get(name, "") + block
+    for name, program in files.items():
+        (tmp_path / name).write_text(program)
+    environment = {name: value for name, value in os.environ.items() if not name.upper().startswith("AUTUMN_")}
+
+    for name in files:
+        as_test = name.startswith("test_")
+        run = ["-m", "pytest", "-q", "-p", "no:cacheprovider", name] if as_test else ["-W", "error", name]
+        done = subprocess.run(
+            [sys.executable, *run],
+            cwd=tmp_path,
+            env={**environment, "AUTUMN_EMULATOR": "true"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=50,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout
+
+
+def test_settings_are_those_of_the_code():
+    """The table of settings is the one that the script writes from AutumnSettings."""
+    page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+
+    assert script("settings_reference").with_table(page) == page, "run scripts/settings_reference.py"
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.name)
+def test_variables_exist(text):
+    """No text speaks of a variable that is none."""
+    known = {f"AUTUMN_{name.upper()}" for name in AutumnSettings.model_fields}
+    named = set(re.findall(r"\bAUTUMN_[A-Z_]*[A-Z]\b", text.read_text(encoding="utf-8")))
+
+    assert named - known == set()
+
+
+def test_errors_are_those_of_the_code():
+    """The picture of the errors is the one of the module, and the codes of the refusals are those of the classes."""
+    page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    picture = "\n".join(line[4:] for line in errors.__doc__.splitlines() if line.startswith("    "))
+    codes = {error.code for error in (errors.UnknownModel, errors.InsufficientCredits, errors.NotEntitled)}
+
+    assert f"```text\n{picture}\n```" in page
+    assert {code for code in codes if f"`{code}`" in page} == codes
+
+
+def test_every_page_is_in_the_navigation():
+    """A page can be found, and the navigation leads nowhere else."""
+    sections = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"]
+    listed = [page for section in sections for pages in section.values() for page in pages]
+
+    assert sorted(listed) == [page.name for page in PAGES]
