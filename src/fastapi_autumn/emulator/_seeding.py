@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
-from fastapi_autumn.emulator import _features, _plans
+from fastapi_autumn.emulator import _features, _plans, _variants
 from fastapi_autumn.emulator._catalog import CREDIT_SYSTEMS, Catalog
-from fastapi_autumn.emulator._errors import not_found
 from fastapi_autumn.emulator._store import Document, Store
 from fastapi_autumn.emulator._validation import Fields
 
@@ -52,26 +51,19 @@ def put_plans(store: Store, bodies: list[Document], *, now: int) -> list[Documen
     """Create or change plans, and their variants."""
     done = []
     for body in bodies:
-        catalog, fields = Catalog(store), Fields(body)
-        plan_id = fields.text("plan_id")
-        fields.check()
-        if plan_id in catalog.plans:
-            plan = _plans.update_plan(store, catalog, fields, now=now)
-        else:
-            plan = _plans.read_plan(fields, catalog, now=now) | {"id": plan_id}
-            _plans.keep_plan(store, plan, new=True)
-        done.append(plan)
+        done.append(_put_plan(store, body, now=now))
         for variant in body.get("variants") or []:
-            _put_variant(store, plan_id, body, variant, now=now)
+            plan = _put_plan(store, _variants.write_out(body, variant), now=now)
+            _plans.keep_plan(store, plan | _variants.describe(body["plan_id"], variant), new=False)
     return done
 
 
-def _put_variant(store: Store, base_id: str, base: Document, variant: Document, *, now: int) -> None:
-    """A variant is the plan with some parts customised, kept as a plan of its own that names its base."""
-    body = {key: value for key, value in base.items() if key not in ("variants", "auto_enable")}
-    changed = variant.get("customize") or {}
-    body |= {"plan_id": variant["variant_plan_id"], "name": variant.get("name") or base["name"], **changed}
-    (plan,) = put_plans(store, [body], now=now)
-    if base_id not in Catalog(store).plans:
-        raise not_found("product", base_id)
-    _plans.keep_plan(store, plan | {"base_variant_id": base_id}, new=False)
+def _put_plan(store: Store, body: Document, *, now: int) -> Document:
+    catalog, fields = Catalog(store), Fields(body)
+    plan_id = fields.text("plan_id")
+    fields.check()
+    if plan_id in catalog.plans:
+        return _plans.update_plan(store, catalog, fields, now=now)
+    plan = _plans.read_plan(fields, catalog, now=now) | {"id": plan_id}
+    _plans.keep_plan(store, plan, new=True)
+    return plan

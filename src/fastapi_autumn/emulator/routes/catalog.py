@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi_autumn.emulator import _features, _plans, _seeding
+from fastapi_autumn.emulator import _features, _plans, _seeding, _variants
 from fastapi_autumn.emulator._catalog import Catalog
 from fastapi_autumn.emulator._errors import ApiError
 from fastapi_autumn.emulator._http import Call, Operation
@@ -61,6 +61,8 @@ def _read(call: Call) -> _Push:
         feature.text("feature_id")
     for plan in plans:
         plan.text("plan_id")
+        for variant in plan.objects("variants"):
+            variant.text("variant_plan_id")
     keep_all = fields.boolean("skip_deletions", default=True)
     kept_features, kept_plans = set(fields.strings("skip_feature_ids")), set(fields.strings("skip_plan_ids"))
     fields.check()
@@ -78,6 +80,29 @@ def _read(call: Call) -> _Push:
 
 
 def _plan_change(call: Call, body: Document, features: dict[str, Document]) -> Document:
+    change = _change_of(call, body, features)
+    variants = [_variant_change(call, body, variant, features) for variant in body.get("variants") or []]
+    return change | {"variants": variants}
+
+
+def _variant_change(call: Call, base: Document, variant: Document, features: dict[str, Document]) -> Document:
+    """Tell what becomes of a variant: changed by itself (`direct`), because its base changes (`propagated`), or not."""
+    body = _variants.write_out(base, variant)
+    change = _change_of(call, body, features)
+    before = call.catalog.plans.get(body["plan_id"])
+    own = {"name": body["name"], **_variants.describe(base["plan_id"], variant)}
+    itself = before is None or any(before.get(key) != value for key, value in own.items())
+    source = None if change["action"] == "none" else "direct" if itself else "propagated"
+    return change | {
+        "version": before["version"] if before else 1,
+        "name": body["name"],
+        "will_apply": source is not None,
+        "update_source": source,
+        "conflicts": [],
+    }
+
+
+def _change_of(call: Call, body: Document, features: dict[str, Document]) -> Document:
     catalog = Catalog(call.store)
     catalog.features = features
     before = catalog.plans.get(body["plan_id"])
