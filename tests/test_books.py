@@ -51,7 +51,7 @@ def service_with_outcomes(tmp_path: Any, **options: Any) -> Service:
 
 @pytest.mark.parametrize("settlement", ["deduct", "hold"])
 async def test_two_hundred_at_once_on_fifty_credits(tmp_path, settlement):
-    """200 requests at once on 50 credits at 1 each are exactly 50 answers 200 and 150 answers 402, and nothing is left."""
+    """200 requests at once on 50 credits are exactly 50 answers 200 and 150 answers 402, and nothing is left."""
     service = service_with_outcomes(tmp_path, settlement=settlement)
     async with service.calling() as client:
         calls = (client.post("/ai/chat", json={"model": "small"}) for _ in range(200))

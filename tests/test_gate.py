@@ -363,7 +363,7 @@ def test_refusals_can_be_declared_by_hand():
     ],
 )
 async def test_unavailable_is_a_503_and_settles(tmp_path, fault, retry_after):
-    """When Autumn gives neither a yes nor a no, the customer gets a 503 with Retry-After and pays nothing in the end."""
+    """When Autumn gives neither a yes nor a no, the customer gets a 503 with Retry-After and pays nothing."""
     service = chat_service(tmp_path, timeout=0.2, max_retries=0)
     async with service.calling() as client:
         await client.post("/ai/chat", json={"model": "small"})

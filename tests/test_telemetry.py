@@ -5,9 +5,9 @@ from typing import Any
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from service import Service
 
 from fastapi_autumn import ModelCharge
+from service import Service
 
 reader = InMemoryMetricReader()
 
