@@ -36,6 +36,7 @@ WRITTEN: dict[str, tuple[str, Any]] = {
     "refund_on_disconnect": ("1", True),
     "event_delay": ("0", 0.0),
     "outbox_url": ("postgresql+asyncpg://db/autumn", "postgresql+asyncpg://db/autumn"),
+    "outbox_lease": ("10", 10.0),
     "shutdown_timeout": ("3", 3.0),
 }
 

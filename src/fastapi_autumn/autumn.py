@@ -194,11 +194,10 @@ class Autumn:
         from .settlement.outbox import Outbox  # noqa: PLC0415
         from .settlement.sender import Sender  # noqa: PLC0415
 
-        client, outbox = self._make_client(), Outbox(self.settings.outbox_url)
+        client, outbox = self._make_client(), Outbox(self.settings.outbox_url, lease=self.settings.outbox_lease)
         await outbox.start()
         delivery = Delivery(self.settings, client=client, outbox=outbox)
-        delay = int(self.settings.event_delay * 1000)
-        sender = Sender(outbox, delivery.send, recover=delivery.recover, delay=delay)
+        sender = Sender(outbox, delivery.send, recover=delivery.recover, delay=self.settings.event_delay)
         sender.start()
         customers = KnownCustomers(client, ttl=self.settings.ensure_ttl)
         charges = Charges(self.settings, client=client, customers=customers, prices=self.prices, outbox=outbox)

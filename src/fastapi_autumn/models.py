@@ -213,6 +213,7 @@ class Event(_Answer):
     timestamp: int
     feature_id: str
     customer_id: str | None
+    entity_id: str | None = None
     value: Amount
     properties: dict[str, Any] = Field(default_factory=dict)
 

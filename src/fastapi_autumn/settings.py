@@ -86,6 +86,8 @@ class AutumnSettings(BaseSettings):
     # Not in the repr: a PostgreSQL URL has a password in it.
     outbox_url: str = Field(default="sqlite+aiosqlite:///.autumn/outbox.db", repr=False)
     """Where refunds wait until Autumn has them: SQLite, or `postgresql+asyncpg://` when several machines share it."""
+    outbox_lease: float = Field(default=30.0, ge=0.5, le=3600)
+    """Seconds for which a worker's claim on an entry is respected, and of silence before others settle its charges."""
     shutdown_timeout: float = Field(default=10.0, ge=0)
     """Seconds that a shutdown spends on delivering what waits in the outbox; the rest stays for the next start."""
 

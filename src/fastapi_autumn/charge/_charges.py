@@ -163,6 +163,8 @@ class Charges:
             result = await self._take(customer, entry, model, properties, hold=hold)
         except Unavailable as error:
             taken = unknown if isinstance(error, Uncertain) else Taken.NOTHING
+            if taken is Taken.NOTHING:
+                self._outbox.close(entry.charge_id)
             return self._unverified(charge(taken=taken, verified=False), error)
         except RequestRejected:
             self._outbox.close(entry.charge_id)

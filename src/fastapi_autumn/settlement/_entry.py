@@ -33,6 +33,8 @@ class Entry:
     attempts: int = 0
     maybe_sent_at: int | None = None
     """When the first attempt that Autumn may have acted on was made."""
+    look_first: bool = False
+    """An attempt failed at Autumn's side, which frees its key: the event log has to be asked before the next one."""
     due_at: int = 0
     last_error: str | None = None
 
@@ -43,4 +45,6 @@ class Entry:
 
     def is_beyond_certainty(self, now: int) -> bool:
         """Whether Autumn may have acted on this and may have forgotten the key since, so that nobody can say."""
-        return self.maybe_sent_at is not None and now - self.maybe_sent_at > KEY_LIFETIME_MS
+        if self.maybe_sent_at is None or self.action is Action.LOOK_UP:
+            return False
+        return now - self.maybe_sent_at > KEY_LIFETIME_MS

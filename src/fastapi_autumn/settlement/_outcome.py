@@ -42,7 +42,9 @@ class Action(Enum):
     RELEASE = "release"
     """Give a hold back."""
     LOOK_UP = "look_up"
-    """Ask the event log whether the deduction happened; if so, record `value` (0: nothing)."""
+    """Ask the event log whether the credits were taken; if so, see that what it shows beyond them is `value`."""
+    CORRECT = "correct"
+    """As TRACK, for a charge that was settled before, on wrong grounds."""
 
 
 @dataclass(frozen=True, slots=True)

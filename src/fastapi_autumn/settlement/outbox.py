@@ -5,7 +5,9 @@ handed over and committed in groups, and a charge that is opened and kept betwee
 What a crash can take with it is still found, because each commit also says up to which charge it is complete, and
 Autumn's own event log knows the ones after that.
 
-Rows that are due are claimed under a lease, so several processes and machines may share one database.
+Rows that are due are claimed under a lease, so several processes and machines may share one database. A worker whose
+row in `autumn_workers` is gone has been taken for dead: others settle its charges. If it lives all the same, it finds
+out with its next commit, takes a new name, and has the charges in question compared with the event log.
 """
 
 import asyncio
@@ -13,69 +15,41 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from fastapi_autumn import telemetry
 from fastapi_autumn.errors import ConfigurationError
 from fastapi_autumn.settlement._entry import Entry
 from fastapi_autumn.settlement._outcome import Action
+from fastapi_autumn.settlement._tables import (
+    ENTRY_COLUMNS,
+    State,
+    create_tables,
+    engine_for,
+    entry_of,
+    inode_of,
+    insert_into,
+    row_of,
+    rows,
+    workers,
+)
 
-__all__ = ["LEASE_MS", "LostWorker", "Outbox", "State"]
+__all__ = ["LostWorker", "Outbox", "State"]
 
 _log = logging.getLogger("fastapi_autumn.outbox")
 
-State = Literal["open", "due", "parked"]
-
-LEASE_MS = 30_000
-"""How long a claim, or the silence of a worker, is respected before others step in."""
-
 _GROUP_SECONDS = 0.02
-_HEARTBEAT_SECONDS = 5.0
+_FIRST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 5.0
-
-_metadata = sa.MetaData()
-
-_rows = sa.Table(
-    "autumn_outbox",
-    _metadata,
-    sa.Column("charge_id", sa.String(64), primary_key=True),
-    sa.Column("state", sa.String(8), nullable=False),
-    sa.Column("owner", sa.String(32), nullable=False),
-    sa.Column("customer_id", sa.String(255), nullable=False),
-    sa.Column("feature_id", sa.String(255), nullable=False),
-    sa.Column("entity_id", sa.String(255)),
-    sa.Column("credits", sa.String(32), nullable=False),
-    sa.Column("action", sa.String(16), nullable=False),
-    sa.Column("value", sa.String(32), nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("created_at", sa.BigInteger, nullable=False),
-    sa.Column("attempts", sa.Integer, nullable=False),
-    sa.Column("maybe_sent_at", sa.BigInteger),
-    sa.Column("due_at", sa.BigInteger, nullable=False),
-    sa.Column("lease_until", sa.BigInteger, nullable=False),
-    sa.Column("last_error", sa.Text),
-    sa.Index("autumn_outbox_due", "state", "due_at"),
-)
-
-_workers = sa.Table(
-    "autumn_workers",
-    _metadata,
-    sa.Column("id", sa.String(32), primary_key=True),
-    sa.Column("seen_at", sa.BigInteger, nullable=False),
-    sa.Column("complete_to", sa.BigInteger, nullable=False),
-)
-
-_ENTRY_COLUMNS = [column for column in _rows.columns if column.name not in {"state", "owner", "lease_until"}]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,27 +65,54 @@ class LostWorker:
     complete_to: int
 
 
+class _Change(NamedTuple):
+    """What the next commit does to one row. `state` is None where no row is to be left."""
+
+    entry: Entry
+    state: State | None
+    journalled: bool = False
+    """A charge of this process was noted before its credits were taken, and this follows from that."""
+    written: bool = False
+    """A row may be there already."""
+    claimed: bool = False
+    """The result of a delivery; void if the row belongs to somebody else by now."""
+
+
+class _TakenForDeadError(Exception):
+    """This worker's row is gone."""
+
+
 class Outbox:
     """The table, and the task that writes to it.
 
     Args:
         url: A SQLAlchemy URL, `sqlite+aiosqlite:///path` or `postgresql+asyncpg://...`.
+        lease: Seconds for which a claim is respected, and the least silence after which a worker is taken for dead.
         now: The time in milliseconds.
     """
 
-    def __init__(self, url: str, *, now: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
-        self.worker_id = uuid.uuid4().hex[:16]
+    def __init__(
+        self, url: str, *, lease: float = 30.0, now: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    ) -> None:
+        self.worker_id = _new_worker_id()
+        self.lease = lease
         self.now = now
         self.has_due = asyncio.Event()
         self._url = url
         self._engine: AsyncEngine | None = None
+        self._inode: tuple[int, int] | None = None
+        self._is_open = False
+        self._has_joined = False
         self._sequence = 0
-        self._opened: dict[str, Entry] = {}
-        self._due: dict[str, Entry] = {}
-        self._closed: set[str] = set()
+        self._open: dict[str, Entry] = {}
+        self._in_doubt: set[str] = set()
+        self._changes: dict[str, _Change] = {}
+        self._observed: dict[str, tuple[int, float]] = {}
         self._wake = asyncio.Event()
         self._written = asyncio.Event()
+        self._commits_begun = self._commits_done = 0
         self._committing = False
+        self._committed_at = 0.0
         self._writer: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -123,42 +124,70 @@ class Outbox:
         return f"{self.worker_id}-{self._sequence}"
 
     def open(self, entry: Entry) -> None:
-        """Note that a charge is under way. If this process dies, what `entry` says is done."""
-        self._opened[entry.charge_id] = entry
-        self._wake.set()
+        """Note that credits are about to be taken. If this process dies, what `entry` says is done."""
+        self._open[entry.charge_id] = entry
+        self._note(_Change(entry, "open", journalled=True))
 
     def put(self, entry: Entry) -> None:
         """Note what has to be done to close a charge."""
-        self._opened.pop(entry.charge_id, None)
-        self._closed.discard(entry.charge_id)
-        self._due[entry.charge_id] = entry
-        self._wake.set()
+        journalled = self._open.pop(entry.charge_id, None) is not None
+        change = _Change(entry, "due", journalled=journalled)
+        if entry.charge_id in self._in_doubt:
+            self._in_doubt.discard(entry.charge_id)
+            change = self._compared(change)
+        self._note(change)
 
     def close(self, charge_id: str) -> None:
         """Note that nothing is left to do for a charge."""
-        if self._opened.pop(charge_id, None) is None:
-            self._due.pop(charge_id, None)
-            self._closed.add(charge_id)
-            self._wake.set()
+        entry = self._open.pop(charge_id, None)
+        if entry is None:
+            return
+        change = _Change(entry, None, journalled=True)
+        if charge_id in self._in_doubt:
+            self._in_doubt.discard(charge_id)
+            self._note(self._compared(change))
+            return
+        unwritten = self._changes.get(charge_id)
+        if unwritten is not None and not unwritten.written:
+            del self._changes[charge_id]
+        else:
+            self._note(change)
+
+    def finish(self, entry: Entry) -> None:
+        """Note that a claimed entry is delivered."""
+        self._note(_Change(entry, None, claimed=True))
+
+    def put_back(self, entry: Entry) -> None:
+        """Note what is left to do after an attempt to deliver a claimed entry."""
+        self._note(_Change(entry, "due", claimed=True))
+
+    def park(self, entry: Entry) -> None:
+        """Keep a claimed entry for a person to decide; it is never sent again by itself."""
+        self._note(_Change(entry, "parked", claimed=True))
+
+    def _note(self, change: _Change) -> None:
+        self._changes[change.entry.charge_id] = change
+        self._wake.set()
 
     @property
     def unwritten(self) -> int:
         """How many changes are only in memory so far."""
-        return len(self._opened) + len(self._due) + len(self._closed)
+        return len(self._changes)
 
     # The writer.
 
     async def start(self) -> None:
-        """Create the table where it is missing, and begin to write.
+        """Create the tables where they are missing, and begin to write.
 
         Raises:
             ConfigurationError: The database cannot be opened; the message says which setting names it.
         """
         try:
-            self._engine = _engine_for(self._url)
-            async with self._engine.begin() as connection:
-                await _create_tables(connection)
-                await connection.execute(self._heartbeat_statement())
+            url = make_url(self._url)
+            if url.get_backend_name() == "sqlite" and url.database not in {None, "", ":memory:"}:
+                Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+            self._engine = engine_for(url)
+            await self._commit({}, 0)
         except (SQLAlchemyError, OSError) as error:
             cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
             raise ConfigurationError(
@@ -181,99 +210,153 @@ class Outbox:
 
     async def flush(self) -> None:
         """Wait until everything noted so far is in the database."""
-        while self.unwritten or self._committing:
+        if self._changes:
+            commit = self._commits_begun + 1
+        elif self._committing:
+            commit = self._commits_begun
+        else:
+            return
+        while self._commits_done < commit:
             self._written.clear()
             await self._written.wait()
 
     async def _write(self) -> None:
         backoff = 0.0
         while True:
-            if not self._stopping and not self.unwritten:
+            if not self._stopping and not self._changes:
+                # Without anything to write it is a sign of life.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), _HEARTBEAT_SECONDS)
-            if self._stopping and not self.unwritten:
+                    await asyncio.wait_for(self._wake.wait(), self.lease / 6)
+            if self._stopping and not self._changes:
                 await self._say_goodbye()
                 return
             await asyncio.sleep(0 if self._stopping else _GROUP_SECONDS)
             self._wake.clear()
-            opened, due, closed, complete_to = self._opened, self._due, self._closed, self._sequence
-            self._opened, self._due, self._closed = {}, {}, set()
+            changes, self._changes = self._changes, {}
+            self._commits_begun += 1
             self._committing = True
             try:
-                await self._commit(opened, due, closed, complete_to)
-            except (SQLAlchemyError, OSError) as error:
-                self._take_back(opened, due, closed)
+                await self._commit(changes, self._sequence)
+            except _TakenForDeadError:
+                self._take_another_name(changes)
+            except asyncio.CancelledError:
+                self._take_back(changes)
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, what is in memory must not be lost with it
+                self._take_back(changes)
                 telemetry.outbox_unwritten.add(1)
-                backoff = min(_LONGEST_BACKOFF, max(0.1, backoff * 2))
+                backoff = min(_LONGEST_BACKOFF, self.lease / 6, max(_FIRST_BACKOFF, backoff * 2))
                 cause = type(error).__name__
                 _log.error("the outbox cannot be written (%s); %d changes are kept in memory", cause, self.unwritten)
                 await asyncio.sleep(backoff)
             else:
                 backoff = 0.0
-                if due:
+                self._commits_done = self._commits_begun
+                if any(change.state == "due" for change in changes.values()):
                     self.has_due.set()
             finally:
                 self._committing = False
                 self._written.set()
 
-    def _take_back(self, opened: dict[str, Entry], due: dict[str, Entry], closed: set[str]) -> None:
-        # What came in meanwhile is newer and wins.
-        newer = self._due.keys() | self._closed
-        self._opened = {id_: entry for id_, entry in opened.items() if id_ not in newer} | self._opened
-        self._due = {id_: entry for id_, entry in due.items() if id_ not in newer} | self._due
-        self._closed |= {id_ for id_ in closed if id_ not in self._due}
+    def _take_back(self, changes: Mapping[str, _Change]) -> None:
+        # A commit that failed may have got through all the same; and what came in meanwhile is newer and wins.
+        for charge_id, change in changes.items():
+            self._changes.setdefault(charge_id, change._replace(written=True))
 
-    async def _commit(
-        self, opened: dict[str, Entry], due: dict[str, Entry], closed: set[str], complete_to: int
-    ) -> None:
+    async def _commit(self, changes: Mapping[str, _Change], complete_to: int) -> None:
+        if not self._is_open or self._has_moved():
+            await self._reopen()
+        self._is_open = False
         async with self._connected.begin() as connection:
-            if opened or due:
-                rows = [self._row(entry, "open") for entry in opened.values()]
-                rows += [self._row(entry, "due") for entry in due.values()]
-                await connection.execute(self._upsert(), rows)
-            if closed:
-                gone = _rows.delete().where(_rows.c.charge_id == sa.bindparam("id"))
-                await connection.execute(gone, [{"id": charge_id} for charge_id in closed])
-            await connection.execute(self._heartbeat_statement(complete_to))
+            # First, because it decides whether the rest is still this worker's to write.
+            if self._has_joined:
+                await self._show_life(connection, complete_to)
+            else:
+                await self._join(connection, complete_to)
+            await self._write_rows(connection, changes.values())
+        self._is_open = self._has_joined = True
+        self._committed_at = time.monotonic()
 
-    def _row(self, entry: Entry, state: State) -> dict[str, Any]:
-        return {
-            "charge_id": entry.charge_id,
-            "state": state,
-            "owner": self.worker_id,
-            "customer_id": entry.customer_id,
-            "feature_id": entry.feature_id,
-            "entity_id": entry.entity_id,
-            "credits": str(entry.credits),
-            "action": entry.action.value,
-            "value": str(entry.value),
-            "reason": entry.reason,
-            "created_at": entry.created_at,
-            "attempts": entry.attempts,
-            "maybe_sent_at": entry.maybe_sent_at,
-            "due_at": entry.due_at,
-            "lease_until": 0,
-            "last_error": entry.last_error,
+    async def _write_rows(self, connection: AsyncConnection, changes: Iterable[_Change]) -> None:
+        put: list[dict[str, Any]] = []
+        changed: list[dict[str, Any]] = []
+        closed: list[dict[str, str]] = []
+        finished: list[dict[str, str]] = []
+        for change in changes:
+            charge_id = {"id": change.entry.charge_id}
+            if change.state is None:
+                (finished if change.claimed else closed).append(charge_id)
+            else:
+                row = row_of(change.entry, change.state, owner=self.worker_id)
+                if change.claimed:
+                    changed.append(row | charge_id)
+                else:
+                    put.append(row)
+        this, mine = rows.c.charge_id == sa.bindparam("id"), rows.c.owner == self.worker_id
+        if put:
+            insert = insert_into(rows, self._connected)
+            values = {c.name: insert.excluded[c.name] for c in rows.columns if c.name != "charge_id"}
+            await connection.execute(insert.on_conflict_do_update(index_elements=["charge_id"], set_=values), put)
+        if changed:
+            names = [c.name for c in rows.columns if c.name not in {"charge_id", "owner"}]
+            update = rows.update().where(this, mine).values({name: sa.bindparam(f"new_{name}") for name in names})
+            renamed = [{"id": row["id"]} | {f"new_{name}": row[name] for name in names} for row in changed]
+            await connection.execute(update, renamed)
+        if closed:
+            await connection.execute(rows.delete().where(this), closed)
+        if finished:
+            await connection.execute(rows.delete().where(this, mine), finished)
+
+    async def _join(self, connection: AsyncConnection, complete_to: int) -> None:
+        values = {"id": self.worker_id, "seen_at": self.now(), "complete_to": complete_to, "lease_until": 0}
+        insert = insert_into(workers, self._connected).values(values)
+        # Not the first attempt, perhaps: one whose answer was lost may have got through.
+        await connection.execute(insert.on_conflict_do_update(index_elements=["id"], set_=values))
+
+    async def _show_life(self, connection: AsyncConnection, complete_to: int) -> None:
+        me = workers.c.id == self.worker_id
+        beat = workers.update().where(me).values(seen_at=self.now(), complete_to=complete_to)
+        if not (await connection.execute(beat)).rowcount:
+            raise _TakenForDeadError
+
+    def _take_another_name(self, changes: Mapping[str, _Change]) -> None:
+        """Go on after others have begun to settle what this worker had open, as if it were dead."""
+        _log.error("this worker was taken for dead; its %d open charges are compared with Autumn's", len(self._open))
+        self.worker_id = _new_worker_id()
+        self._has_joined, self._is_open = False, True
+        unwritten = {**changes, **self._changes}
+        self._in_doubt = set(self._open)
+        self._changes = {
+            id_: _Change(entry, "open", journalled=True, written=True) for id_, entry in self._open.items()
         }
+        for charge_id, change in unwritten.items():
+            # Its claims went with the old name; who has them now delivers them, under the same keys.
+            if charge_id not in self._open and change.state != "open" and not change.claimed:
+                self._changes[charge_id] = self._compared(change) if change.journalled else change
 
-    def _upsert(self) -> sa.Insert:
-        insert = self._insert(_rows)
-        changed = {c.name: insert.excluded[c.name] for c in _rows.columns if c.name != "charge_id"}
-        return insert.on_conflict_do_update(index_elements=["charge_id"], set_=changed)
-
-    def _heartbeat_statement(self, complete_to: int = 0) -> sa.Insert:
-        insert = self._insert(_workers).values(id=self.worker_id, seen_at=self.now(), complete_to=complete_to)
-        return insert.on_conflict_do_update(
-            index_elements=["id"],
-            set_={"seen_at": insert.excluded.seen_at, "complete_to": insert.excluded.complete_to},
-        )
+    def _compared(self, change: _Change) -> _Change:
+        """Have a charge that others may have given back brought to what it should come to."""
+        value = change.entry.value if change.state == "due" else Decimal(0)
+        # By then a delivery that is under way has ended, one way or the other.
+        due_at = max(change.entry.due_at, self.now() + int(self.lease * 1000))
+        return _Change(replace(change.entry, action=Action.LOOK_UP, value=value, due_at=due_at), "due")
 
     async def _say_goodbye(self) -> None:
         async with self._connected.begin() as connection:
-            await connection.execute(_workers.delete().where(_workers.c.id == self.worker_id))
+            await connection.execute(workers.delete().where(workers.c.id == self.worker_id))
 
-    def _insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
-        return postgresql.insert(table) if self._connected.dialect.name == "postgresql" else sqlite.insert(table)
+    def _has_moved(self) -> bool:
+        # SQLite goes on writing into a file that was deleted, without an error.
+        try:
+            return inode_of(self._connected.url) != self._inode
+        except OSError:
+            return True
+
+    async def _reopen(self) -> None:
+        await self._connected.dispose()
+        async with self._connected.begin() as connection:
+            await create_tables(connection)
+        self._inode = inode_of(self._connected.url)
 
     @property
     def _connected(self) -> AsyncEngine:
@@ -284,73 +367,101 @@ class Outbox:
     # The reader.
 
     async def claim(self, limit: int) -> list[Entry]:
-        """Take up to `limit` rows that are due, oldest first; nobody else gets them for `LEASE_MS`."""
+        """Take up to `limit` rows that are due, oldest first; nobody else gets them for the length of the lease."""
         now = self.now()
         free = (
-            sa.select(_rows.c.charge_id)
-            .where(_rows.c.state == "due", _rows.c.due_at <= now, _rows.c.lease_until < now)
-            .order_by(_rows.c.due_at)
+            sa.select(rows.c.charge_id)
+            .where(rows.c.state == "due", rows.c.due_at <= now, rows.c.lease_until < now)
+            .order_by(rows.c.due_at)
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
         claim = (
-            _rows.update()
-            .where(_rows.c.charge_id.in_(free))
-            .values(owner=self.worker_id, lease_until=now + LEASE_MS)
-            .returning(*_ENTRY_COLUMNS)
+            rows.update()
+            .where(rows.c.charge_id.in_(free))
+            # A process that dies while it delivers cannot say that it has: from here on the row may have been sent.
+            .values(
+                owner=self.worker_id,
+                lease_until=now + int(self.lease * 1000),
+                maybe_sent_at=sa.func.coalesce(rows.c.maybe_sent_at, now),
+            )
+            .returning(*ENTRY_COLUMNS)
         )
         async with self._connected.begin() as connection:
-            return [_entry(row) for row in await connection.execute(claim)]
+            entries = [entry_of(row) for row in await connection.execute(claim)]
+        return [replace(entry, maybe_sent_at=None) if entry.maybe_sent_at == now else entry for entry in entries]
 
-    async def adopt(self, *, delay: int) -> list[LostWorker]:
-        """Make the open charges of workers that died due after `delay` ms, and return those workers.
+    async def find_lost(self, *, silence: float) -> list[LostWorker]:
+        """Return workers that have shown no sign of life for `silence` seconds, each to one caller for a lease.
 
-        Call `forget` for each of them once Autumn's event log was searched for charges that were never written.
+        The silence is measured here, by a clock that does not jump, and only while this process could write itself:
+        when the database was away, everybody was silent.
         """
-        now = self.now()
-        lost = sa.select(_workers.c.id).where(_workers.c.seen_at < now - LEASE_MS)
-        alive = sa.select(_workers.c.id).where(_workers.c.seen_at >= now - LEASE_MS)
-        take_over = (
-            _rows.update()
-            .where(_rows.c.state == "open", _rows.c.owner.not_in(alive))
-            .values(state="due", owner=self.worker_id, due_at=now + delay, lease_until=0)
-        )
-        async with self._connected.begin() as connection:
-            adopted = await connection.execute(take_over)
-            workers = await connection.execute(sa.select(_workers).where(_workers.c.id.in_(lost)))
-            found = [LostWorker(row.id, row.seen_at, row.complete_to) for row in workers]
-        if adopted.rowcount:
-            _log.warning("%d charges were open in a process that died; they are being settled", adopted.rowcount)
-        return found
-
-    async def forget(self, worker_id: str) -> None:
-        """Drop a lost worker whose charges have all been found."""
-        async with self._connected.begin() as connection:
-            await connection.execute(_workers.delete().where(_workers.c.id == worker_id))
-
-    async def known(self, charge_ids: Sequence[str]) -> set[str]:
-        """Return those of `charge_ids` that have a row."""
-        query = sa.select(_rows.c.charge_id).where(_rows.c.charge_id.in_(charge_ids))
         async with self._connected.connect() as connection:
-            return set((await connection.execute(query)).scalars())
+            query = sa.select(workers).where(workers.c.id != self.worker_id)
+            found = [LostWorker(row.id, row.seen_at, row.complete_to) for row in await connection.execute(query)]
+        now = time.monotonic()
+        before = self._observed if now - self._committed_at < self.lease / 2 else {}
+        self._observed = {}
+        for worker in found:
+            seen_at, since = before.get(worker.id, (worker.seen_at, now))
+            self._observed[worker.id] = (seen_at, since) if seen_at == worker.seen_at else (worker.seen_at, now)
+        return [
+            worker
+            for worker in found
+            if now - self._observed[worker.id][1] > silence and await self._claim_worker(worker)
+        ]
+
+    async def _claim_worker(self, worker: LostWorker) -> bool:
+        now = self.now()
+        same = sa.and_(workers.c.id == worker.id, workers.c.seen_at == worker.seen_at, workers.c.lease_until < now)
+        claim = workers.update().where(same).values(lease_until=now + int(self.lease * 1000))
+        async with self._connected.begin() as connection:
+            return bool((await connection.execute(claim)).rowcount)
+
+    async def take_over(self, worker: LostWorker, unwritten: Sequence[Entry]) -> None:
+        """Make the open charges of a lost worker due, and add those of its charges that were never written.
+
+        Does nothing if the worker has shown a sign of life since.
+        """
+        same = sa.and_(workers.c.id == worker.id, workers.c.seen_at == worker.seen_at)
+        async with self._connected.begin() as connection:
+            if not (await connection.execute(workers.delete().where(same))).rowcount:
+                return
+            adopted = await self._adopt(connection, rows.c.owner == worker.id, due_at=self.now())
+            if unwritten:
+                added = [row_of(entry, "due", owner=self.worker_id) for entry in unwritten]
+                await connection.execute(insert_into(rows, self._connected).on_conflict_do_nothing(), added)
+        self._observed.pop(worker.id, None)
+        self.has_due.set()
+        _log.warning("a process died; %d charges of its are being settled", adopted + len(unwritten))
+
+    async def take_over_orphans(self, *, delay: float) -> None:
+        """Make open charges due, in `delay` seconds, whose worker left them behind when it stopped."""
+        orphaned = rows.c.owner.not_in(sa.select(workers.c.id))
+        async with self._connected.begin() as connection:
+            adopted = await self._adopt(connection, orphaned, due_at=self.now() + int(delay * 1000))
+        if adopted:
+            _log.warning("%d charges were left open by a process that stopped; they are being settled", adopted)
+
+    async def _adopt(self, connection: AsyncConnection, whose: sa.ColumnElement[bool], *, due_at: int) -> int:
+        values = {"state": "due", "owner": self.worker_id, "due_at": due_at, "lease_until": 0}
+        result = await connection.execute(rows.update().where(rows.c.state == "open", whose).values(values))
+        return result.rowcount
 
     # For people.
 
-    async def park(self, entry: Entry) -> None:
-        """Keep a row for a person to decide; it is never sent again by itself."""
-        await self._set(entry.charge_id, state="parked", last_error=entry.last_error, attempts=entry.attempts)
-
     async def list(self, state: State | None = None, *, limit: int = 100) -> Sequence[tuple[State, Entry]]:
         """Return rows with their state, oldest first."""
-        query = sa.select(_rows.c.state, *_ENTRY_COLUMNS).order_by(_rows.c.created_at).limit(limit)
+        query = sa.select(rows.c.state, *ENTRY_COLUMNS).order_by(rows.c.created_at).limit(limit)
         if state is not None:
-            query = query.where(_rows.c.state == state)
+            query = query.where(rows.c.state == state)
         async with self._connected.connect() as connection:
-            return [(row.state, _entry(row)) for row in await connection.execute(query)]
+            return [(row.state, entry_of(row)) for row in await connection.execute(query)]
 
     async def count(self) -> dict[State, int]:
         """Return how many rows are in each state."""
-        query = sa.select(_rows.c.state, sa.func.count()).group_by(_rows.c.state)
+        query = sa.select(rows.c.state, sa.func.count()).group_by(rows.c.state)
         async with self._connected.connect() as connection:
             counted = dict([tuple(row) for row in await connection.execute(query)])
         return {"open": counted.get("open", 0), "due": counted.get("due", 0), "parked": counted.get("parked", 0)}
@@ -360,62 +471,19 @@ class Outbox:
 
         Beyond 24 hours Autumn no longer knows the key, so this may do a second time what was done before.
         """
-        changed = await self._set(charge_id, state="due", due_at=self.now(), maybe_sent_at=None, lease_until=0)
+        parked = sa.and_(rows.c.charge_id == charge_id, rows.c.state == "parked")
+        values = {"state": "due", "due_at": self.now(), "maybe_sent_at": None, "lease_until": 0}
+        async with self._connected.begin() as connection:
+            changed = bool((await connection.execute(rows.update().where(parked).values(values))).rowcount)
         self.has_due.set()
         return changed
 
     async def drop(self, charge_id: str) -> bool:
         """Delete a row unsent; returns whether there was one."""
         async with self._connected.begin() as connection:
-            result = await connection.execute(_rows.delete().where(_rows.c.charge_id == charge_id))
-            return bool(result.rowcount)
-
-    async def _set(self, charge_id: str, **values: Any) -> bool:
-        async with self._connected.begin() as connection:
-            result = await connection.execute(_rows.update().where(_rows.c.charge_id == charge_id).values(**values))
+            result = await connection.execute(rows.delete().where(rows.c.charge_id == charge_id))
             return bool(result.rowcount)
 
 
-def _entry(row: sa.Row[Any]) -> Entry:
-    return Entry(
-        charge_id=row.charge_id,
-        customer_id=row.customer_id,
-        feature_id=row.feature_id,
-        entity_id=row.entity_id,
-        credits=Decimal(row.credits),
-        action=Action(row.action),
-        value=Decimal(row.value),
-        reason=row.reason,
-        created_at=row.created_at,
-        attempts=row.attempts,
-        maybe_sent_at=row.maybe_sent_at,
-        due_at=row.due_at,
-        last_error=row.last_error,
-    )
-
-
-def _engine_for(url: str) -> AsyncEngine:
-    parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite":
-        return create_async_engine(parsed, pool_pre_ping=True, pool_size=4, max_overflow=0)
-    if parsed.database not in {None, "", ":memory:"}:
-        Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_async_engine(parsed, pool_size=2, max_overflow=0)
-
-    @sa.event.listens_for(engine.sync_engine, "connect")
-    def _set_up(connection: Any, _record: Any) -> None:
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
-        # FULL, because what is in here is money: NORMAL may lose the last commits when the power goes.
-        cursor.execute("PRAGMA synchronous=FULL")
-        cursor.execute("PRAGMA busy_timeout=10000")
-        cursor.close()
-
-    return engine
-
-
-async def _create_tables(connection: AsyncConnection) -> None:
-    if connection.dialect.name == "postgresql":
-        # CREATE TABLE IF NOT EXISTS still fails when two workers start at the same time; the lock makes them queue.
-        await connection.execute(sa.text("SELECT pg_advisory_xact_lock(4709115)"))
-    await connection.run_sync(_metadata.create_all)
+def _new_worker_id() -> str:
+    return uuid.uuid4().hex[:16]
