@@ -78,9 +78,13 @@ class Operation:
 def parse_json(raw: bytes) -> Any:
     """Parse a request body as Autumn does: what is not JSON counts as nothing sent."""
     try:
-        return json.loads(raw, parse_constant=_not_json)
+        parsed = json.loads(raw, parse_constant=_not_json)
+        if b"\\u" in raw:
+            # Half a surrogate pair is no text: it could be neither kept nor sent back.
+            json.dumps(parsed, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return None
+    return parsed
 
 
 def parse_version(header: str | None) -> Version:

@@ -113,6 +113,26 @@ def content_of(plan: Document) -> Document:
     return {"items": items, "price": price, "free_trial": plan.get("free_trial")}
 
 
+def read_reset(fields: Fields) -> Document | None:
+    """Read when a balance starts anew."""
+    reset = fields.object("reset")
+    if reset is None:
+        return None
+    interval, count = reset.choice("interval", RESET_INTERVALS, required=True), reset.count("interval_count")
+    return {"interval": interval} if count == 1 else {"interval": interval, "interval_count": count}
+
+
+def read_rollover(fields: Fields) -> Document | None:
+    """Read how much of a balance may be kept at a reset, and for how long."""
+    rollover = fields.object("rollover")
+    return rollover and {
+        "max": rollover.number("max", nullable=True, least=0),
+        "max_percentage": rollover.number("max_percentage", nullable=True, least=0),
+        "expiry_duration_type": rollover.choice("expiry_duration_type", ("month", "forever"), required=True),
+        "expiry_duration_length": rollover.count("expiry_duration_length"),
+    }
+
+
 def _read_settings(fields: Fields, plan: Document) -> None:
     for key in ("description", "group"):
         if key in fields:
@@ -154,15 +174,15 @@ def _read_base_price(fields: Fields) -> Document:
         "amount": fields.number("amount", required=True),
         "interval": fields.choice("interval", BILLING_INTERVALS, required=True) or "month",
     }
-    count = fields.integer("interval_count", least=1)
-    if count not in (None, 1):
+    count = fields.count("interval_count")
+    if count != 1:
         price["interval_count"] = count
     return price | {"price_id": new_id("pr")}
 
 
 def _read_trial(fields: Fields) -> Document:
     return {
-        "duration_length": fields.integer("duration_length", required=True, least=1) or 1,
+        "duration_length": fields.count("duration_length"),
         "duration_type": fields.choice("duration_type", ("day", "month", "year")) or "month",
         "card_required": fields.boolean("card_required", default=True),
         "on_end": fields.choice("on_end", ("bill", "revert")),
@@ -175,32 +195,17 @@ def _read_item(fields: Fields) -> Document:
         "included": fields.number("included", nullable=True) or 0,
         "unlimited": fields.boolean("unlimited"),
         "pooled": fields.boolean("pooled"),
-        "reset": _read_reset(fields.object("reset")),
+        "reset": read_reset(fields),
         "price": _read_item_price(fields.object("price")),
     }
-    rollover = fields.object("rollover")
+    rollover = read_rollover(fields)
     if rollover:
-        item["rollover"] = {
-            "max": rollover.number("max", nullable=True),
-            "max_percentage": rollover.number("max_percentage", nullable=True),
-            "expiry_duration_type": rollover.choice("expiry_duration_type", ("month", "forever"), required=True),
-            "expiry_duration_length": rollover.integer("expiry_duration_length", least=1) or 1,
-        }
+        item["rollover"] = rollover
     if fields.raw("entity_feature_id"):
         item["entity_feature_id"] = fields.string("entity_feature_id")
     if fields.raw("proration"):
         item["proration"] = fields.mapping("proration")
     return item
-
-
-def _read_reset(fields: Fields | None) -> Document | None:
-    if fields is None:
-        return None
-    reset: Document = {"interval": fields.choice("interval", RESET_INTERVALS, required=True)}
-    count = fields.integer("interval_count", least=1)
-    if count not in (None, 1):
-        reset["interval_count"] = count
-    return reset
 
 
 def _read_item_price(fields: Fields | None) -> Document | None:
@@ -213,8 +218,8 @@ def _read_item_price(fields: Fields | None) -> Document | None:
     else:
         price["amount"] = fields.number("amount", required=True)
     price["interval"] = fields.choice("interval", BILLING_INTERVALS, required=True)
-    count = fields.integer("interval_count", least=1)
-    if count not in (None, 1):
+    count = fields.count("interval_count")
+    if count != 1:
         price["interval_count"] = count
     price["billing_units"] = fields.number("billing_units") or 1
     price["billing_method"] = fields.choice("billing_method", ("prepaid", "usage_based"), required=True)

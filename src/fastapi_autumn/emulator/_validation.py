@@ -12,8 +12,11 @@ from fastapi_autumn.emulator._errors import invalid_inputs
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 _ID_RULE = "Use only letters, numbers, underscores, hyphens, and colons."
 _MISSING: Any = object()
-# Larger numbers mean nothing as an amount, and would need more digits than the arithmetic keeps.
-_LARGEST = 1e28
+# With ten decimal places this is what 28 digits hold. Larger numbers mean nothing as an amount.
+_LARGEST = 1e17
+# Times end with the year 9000, so that adding an interval stays within what a date can be.
+_LAST = 221_845_392_000_000
+_MOST_INTERVALS = 1_000
 
 
 class Fields:
@@ -100,6 +103,15 @@ class Fields:
         if value is not None and value != int(value):
             self.fail(name, "Invalid input: expected int, received number")
         return None if value is None else int(value)
+
+    def time(self, name: str, *, required: bool = False) -> int | None:
+        """Read a time in milliseconds since 1970, or null."""
+        value = self.number(name, required=required, nullable=True, least=0, most=_LAST)
+        return None if value is None else int(value)
+
+    def count(self, name: str) -> int:
+        """Read how many intervals something lasts; 1 if not given."""
+        return self.integer(name, least=1, most=_MOST_INTERVALS) or 1
 
     def choice(self, name: str, choices: Sequence[str], *, required: bool = False) -> str | None:
         """Read one of a few strings."""

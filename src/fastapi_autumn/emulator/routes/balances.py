@@ -11,6 +11,7 @@ from fastapi_autumn.emulator._errors import invalid_request
 from fastapi_autumn.emulator._grants import entitlement
 from fastapi_autumn.emulator._http import Call, Operation
 from fastapi_autumn.emulator._metering import customer_of, save
+from fastapi_autumn.emulator._plans import read_reset, read_rollover
 from fastapi_autumn.emulator._store import Document
 from fastapi_autumn.emulator._validation import Fields
 
@@ -21,12 +22,12 @@ def create(call: Call) -> Any:
     customer_id, feature_id = fields.known_id(), fields.text("feature_id")
     grant = fields.number("included_grant")
     unlimited = fields.boolean("unlimited")
-    reset = _read_reset(fields)
-    expires_at = fields.number("expires_at", nullable=True)
-    next_reset_at = fields.number("next_reset_at", nullable=True)
+    reset = read_reset(fields)
+    expires_at = fields.time("expires_at")
+    next_reset_at = fields.time("next_reset_at")
     entity_id = fields.string("entity_id", nullable=True)
     balance_id = fields.string("balance_id", nullable=True)
-    rollover = fields.mapping("rollover")
+    rollover = read_rollover(fields)
     fields.check()
     customer = customer_of(call, customer_id)
     feature = call.catalog.feature(feature_id)
@@ -38,14 +39,14 @@ def create(call: Call) -> Any:
         reset = {"interval": "one_off"}
     item: Document = {"included": grant or 0, "unlimited": unlimited, "reset": reset, "price": None}
     if rollover:
-        item["rollover"] = {"max": None, "max_percentage": None, "expiry_duration_length": 1, **rollover}
+        item["rollover"] = rollover
     held = entitlement(feature, item, started_at=call.now, anchor=call.now)
     held.entity_id = entity_id
-    held.expires_at = None if expires_at is None else int(expires_at)
+    held.expires_at = expires_at
     if balance_id:
         held.id = balance_id
     if next_reset_at is not None and held.next_reset_at is not None:
-        held.next_reset_at = held.anchor = int(next_reset_at)
+        held.next_reset_at = held.anchor = next_reset_at
     customer.entitlements.append(held)
     save(call, customer)
     return {"success": True}
@@ -57,8 +58,8 @@ def update(call: Call) -> Any:
     customer_id, feature_id = fields.known_id(), fields.text("feature_id")
     remaining, usage = fields.number("remaining"), fields.number("usage")
     added, grant = fields.number("add_to_balance"), fields.number("included_grant")
-    next_reset_at = fields.number("next_reset_at", nullable=True)
-    expires_at = fields.number("expires_at", nullable=True)
+    next_reset_at = fields.time("next_reset_at")
+    expires_at = fields.time("expires_at")
     fields.check()
     if remaining is not None and usage is not None:
         raise invalid_request("Cannot provide both remaining and usage")
@@ -71,9 +72,9 @@ def update(call: Call) -> Any:
             slots[0].add(amount(grant) - first.included)
             first.included = amount(grant)
         if next_reset_at is not None:
-            first.next_reset_at = first.anchor = int(next_reset_at)
+            first.next_reset_at = first.anchor = next_reset_at
         if expires_at is not None:
-            first.expires_at = int(expires_at)
+            first.expires_at = expires_at
         if remaining is not None:
             set_remaining(slots, amount(remaining))
         elif usage is not None:
@@ -120,14 +121,6 @@ def _slots(call: Call, customer: Customer, fields: Fields, feature_id: str | Non
         and balance_id in (None, item.id)
     ]
     return in_order(slots_of(held, entity_id), credit_systems=call.catalog.credit_systems, entity_id=entity_id)
-
-
-def _read_reset(fields: Fields) -> Document | None:
-    reset = fields.object("reset")
-    if reset is None:
-        return None
-    interval = reset.choice("interval", RESET_INTERVALS, required=True)
-    return {"interval": interval, "interval_count": reset.integer("interval_count", least=1) or 1}
 
 
 ROUTES = {

@@ -22,6 +22,7 @@ _RANGES = {"24h": DAY, "7d": 7 * DAY, "30d": 30 * DAY, "90d": 90 * DAY,
            "last_cycle": 30 * DAY, "1bc": 30 * DAY, "3bc": 90 * DAY}  # fmt: skip
 _BINS = ("day", "hour", "week", "month")
 _MICROSECONDS = 1_000
+_NEVER = 2**53
 
 
 def list_(call: Call) -> Any:
@@ -69,8 +70,8 @@ def aggregate(call: Call) -> Any:
     if customer_id is not None:
         load(call.store, customer_id)
     start, end = custom or (call.now - _RANGES[span or "30d"], call.now)
-    if end - start > 1_000 * DAY:
-        raise invalid_inputs("custom_range: range is too long")
+    if not 0 <= end - start <= 1_000 * DAY:
+        raise invalid_inputs("custom_range: start has to come before end, and at most 1000 days before it")
     bins = _bins(start, end, size)
     where, values = _where(customer_id, entity_id, features, (bins[0], end))
     rows = _sums(call, where, values, group)
@@ -179,8 +180,8 @@ def _custom_range(fields: Fields) -> tuple[int, int] | None:
     custom = fields.object("custom_range")
     if custom is None:
         return None
-    start, end = custom.number("start"), custom.number("end")
-    return int(start or 0), int(end if end is not None else 8_640_000_000_000)
+    start, end = custom.time("start"), custom.time("end")
+    return start or 0, _NEVER if end is None else end
 
 
 def _too_often(call: Call, customer_id: str | None) -> bool:

@@ -35,10 +35,10 @@ def read(fields: Fields | None, now: int) -> Lock | None:
     lock_id = fields.text("lock_id")
     if len(lock_id) > 256:  # noqa: PLR2004 - Autumn's limit
         fields.fail("lock_id", "Too big: expected string to have <=256 characters")
-    expires_at = fields.number("expires_at", nullable=True)
+    expires_at = fields.time("expires_at")
     if expires_at is not None and expires_at > now + DAY:
         raise invalid_request("Lock expires_at cannot be more than 1 day from now")
-    return Lock(lock_id, None if expires_at is None else int(expires_at))
+    return Lock(lock_id, expires_at)
 
 
 def refuse_taken(call: Call, lock: Lock) -> None:

@@ -120,7 +120,7 @@ def _read(call: Call, fields: Fields) -> tuple[_Track, list[str]]:
     value = fields.number("value")
     entity_id = fields.string("entity_id", nullable=True)
     properties = fields.mapping("properties")
-    timestamp = fields.number("timestamp")
+    timestamp = fields.time("timestamp")
     if timestamp is not None and timestamp > call.now:
         fields.fail("timestamp", "timestamp cannot be in the future")
     behavior = fields.raw("overage_behavior") or "cap"
@@ -142,7 +142,7 @@ def _read(call: Call, fields: Fields) -> tuple[_Track, list[str]]:
         units_of(value),
         entity_id,
         properties,
-        None if timestamp is None else int(timestamp),
+        timestamp,
         cast("OverageBehavior", behavior),
         skip_event,
     )
