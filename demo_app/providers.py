@@ -115,7 +115,7 @@ class OpenAICompatible:
                     data = line.removeprefix("data:").strip()
                     if data == "[DONE]":
                         return
-                    if data.startswith('{"error"'):
+                    if data.lstrip("{ ").startswith('"error"'):
                         raise ProviderError(502, _message(data) or "The model failed.", code="stream_failed")
                     yield data
         except httpx.HTTPError as error:
