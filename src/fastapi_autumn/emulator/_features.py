@@ -31,7 +31,7 @@ def read_feature(fields: Fields, before: Document | None = None) -> Document:
     if feature["type"] == "ai_credit_system":
         for key in ("model_markups", "provider_markups"):
             if key in fields:
-                feature[key] = fields.mapping(key) or {}
+                feature[key] = {name: _read_markup(entry) for name, entry in fields.named_objects(key).items()}
         if "default_markup" in fields:
             feature["default_markup"] = fields.number("default_markup", nullable=True)
         fields.check()
@@ -77,6 +77,11 @@ def delete_feature(store: Store, catalog: Catalog, feature_id: str) -> None:
         raise invalid_request(used, status=409)
     store.run("DELETE FROM features WHERE id = ?", feature_id)
     store.touch("catalog")
+
+
+def _read_markup(fields: Fields) -> Document:
+    parts = {key: fields.number(key, nullable=True) for key in ("markup", "input_cost", "output_cost")}
+    return {key: value for key, value in parts.items() if value is not None}
 
 
 def _read_credit_schema(fields: Fields) -> list[Document]:

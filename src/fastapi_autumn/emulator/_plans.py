@@ -125,7 +125,9 @@ def read_reset(fields: Fields) -> Document | None:
 def read_rollover(fields: Fields) -> Document | None:
     """Read how much of a balance may be kept at a reset, and for how long."""
     rollover = fields.object("rollover")
-    return rollover and {
+    if rollover is None:
+        return None
+    return {
         "max": rollover.number("max", nullable=True, least=0),
         "max_percentage": rollover.number("max_percentage", nullable=True, least=0),
         "expiry_duration_type": rollover.choice("expiry_duration_type", ("month", "forever"), required=True),

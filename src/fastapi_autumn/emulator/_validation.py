@@ -145,6 +145,17 @@ class Fields:
             return None
         return Fields(value, path=f"{self._path}{name}.", problems=self._problems)
 
+    def named_objects(self, name: str) -> dict[str, Fields]:
+        """Read an object whose values are objects."""
+        value = self.mapping(name) or {}
+        found = {}
+        for key, item in value.items():
+            if isinstance(item, dict):
+                found[key] = Fields(item, path=f"{self._path}{name}.{key}.", problems=self._problems)
+            else:
+                self.fail(f"{name}.{key}", f"Invalid input: expected object, received {kind_of(item)}")
+        return found
+
     def objects(self, name: str) -> list[Fields]:
         """Read a list of objects."""
         value = self._body.get(name)
