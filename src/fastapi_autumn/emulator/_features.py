@@ -9,6 +9,9 @@ from fastapi_autumn.emulator._errors import ApiError, invalid_request
 from fastapi_autumn.emulator._store import Document, Store
 from fastapi_autumn.emulator._validation import Fields
 
+_FREE = -100
+"""The markup in per cent that makes a model cost nothing."""
+
 
 def read_feature(fields: Fields, before: Document | None = None) -> Document:
     """Read a feature from features.create, or from features.update with the feature as it was."""
@@ -29,12 +32,14 @@ def read_feature(fields: Fields, before: Document | None = None) -> Document:
         feature["credit_schema"] = schema if "credit_schema" in fields else feature.get("credit_schema", [])
     feature["consumable"] = bool(feature.get("consumable")) and feature["type"] != "boolean"
     if feature["type"] == "ai_credit_system":
-        for key in ("model_markups", "provider_markups"):
-            if key in fields:
-                feature[key] = {name: _read_markup(entry) for name, entry in fields.named_objects(key).items()}
+        if "model_markups" in fields:
+            models = fields.named_objects("model_markups")
+            feature["model_markups"] = {name: _read_model_markup(entry) for name, entry in models.items()}
+        if "provider_markups" in fields:
+            providers = fields.named_objects("provider_markups")
+            feature["provider_markups"] = {name: {"markup": _markup(entry)} for name, entry in providers.items()}
         if "default_markup" in fields:
-            feature["default_markup"] = fields.number("default_markup", nullable=True)
-        fields.check()
+            feature["default_markup"] = fields.number("default_markup", nullable=True, least=_FREE)
     display = fields.object("display")
     if display:
         feature["display"] = {key: display.string(key, nullable=True) for key in ("singular", "plural")}
@@ -79,9 +84,17 @@ def delete_feature(store: Store, catalog: Catalog, feature_id: str) -> None:
     store.touch("catalog")
 
 
-def _read_markup(fields: Fields) -> Document:
-    parts = {key: fields.number(key, nullable=True) for key in ("markup", "input_cost", "output_cost")}
+def _read_model_markup(fields: Fields) -> Document:
+    parts = {
+        "markup": _markup(fields) if "markup" in fields else None,
+        "input_cost": fields.number("input_cost", nullable=True, least=0),
+        "output_cost": fields.number("output_cost", nullable=True, least=0),
+    }
     return {key: value for key, value in parts.items() if value is not None}
+
+
+def _markup(fields: Fields) -> float | None:
+    return fields.number("markup", required=True, least=_FREE)
 
 
 def _read_credit_schema(fields: Fields) -> list[Document]:
