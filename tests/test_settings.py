@@ -1,6 +1,7 @@
 """Settings: where each one comes from, which are refused, and that no refusal shows a secret."""
 
 import re
+import shutil
 import traceback
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from pydantic import SecretStr, ValidationError
 from fastapi_autumn import Autumn, AutumnSettings
 from fastapi_autumn.errors import ConfigurationError
 
+EXAMPLE = Path(__file__).parents[1] / ".env.example"
 TEST_KEY = "am_sk_test_abcDEF123"
 LIVE_KEY = "am_sk_live_abcDEF123"
 
@@ -25,6 +27,7 @@ WRITTEN: dict[str, tuple[str, Any]] = {
     "connect_timeout": ("0.25", 0.25),
     "max_retries": ("0", 0),
     "max_concurrency": ("8", 8),
+    "max_waiting": ("0", 0),
     "paths": ("/ai,/v1", ("/ai", "/v1")),
     "feature_id": ("tokens", "tokens"),
     "prices": ("prices.toml", Path("prices.toml")),
@@ -201,6 +204,7 @@ def test_takes_origins(url: str) -> None:
         ("max_retries", "-1"),
         ("max_retries", "11"),
         ("max_concurrency", "0"),
+        ("max_waiting", "-1"),
         ("feature_id", ""),
         ("max_body_bytes", "-1"),
         ("ensure_ttl", "-0.1"),
@@ -258,8 +262,21 @@ def test_is_frozen() -> None:
         settings.timeout = 1  # type: ignore[misc] # the point of the test
 
 
-def test_the_example_file_lists_every_setting() -> None:
-    """`.env.example` names each variable once, and none that does not exist."""
-    example = (Path(__file__).parents[1] / ".env.example").read_text()
-    named = re.findall(r"^#?\s*(AUTUMN_[A-Z_]+)=", example, re.MULTILINE)
-    assert sorted(named) == sorted(f"AUTUMN_{name.upper()}" for name in AutumnSettings.model_fields)
+def test_the_example_file_works_as_it_is() -> None:
+    """`.env.example`, copied to `.env`, is a set-up that starts."""
+    shutil.copy(EXAMPLE, ".env")
+    settings = AutumnSettings.load()
+    settings.require_backend()
+    assert settings.emulator
+
+
+def test_the_example_file_offers_what_there_is() -> None:
+    """Each line that it offers is a setting, and works once the key is filled in and the comment sign is gone."""
+    example = EXAMPLE.read_text().replace("am_sk_test_...", TEST_KEY)
+    offered = re.findall(r"^# (AUTUMN_\w+)=", example, re.MULTILINE)
+    assert {name.removeprefix("AUTUMN_").lower() for name in offered} <= set(AutumnSettings.model_fields)
+    assert "AUTUMN_SECRET_KEY" in offered
+    Path(".env").write_text(re.sub(r"^# (?=AUTUMN_\w+=)", "", example, flags=re.MULTILINE))
+    settings = AutumnSettings.load()
+    settings.require_backend()
+    assert settings.secret_key == SecretStr(TEST_KEY)

@@ -1,0 +1,93 @@
+"""Rules about the code itself, so that they hold without anybody remembering them."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastapi_autumn
+
+ROOT = Path(__file__).parents[1]
+SOURCE = sorted((ROOT / "src").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+DEMO = sorted((ROOT / "demo_app").rglob("*.py"))
+
+LONGEST = 400
+LONGEST_WITH_A_REASON = 700
+REASONS = {
+    "src/fastapi_autumn/emulator/_balances.py": "the arithmetic of one document, whose halves share their invariants",
+    "src/fastapi_autumn/settlement/outbox.py": "one table and its only writer; every method is about the same rows",
+    "tests/test_gate.py": "one application per case, written out so that each can be read by itself",
+}
+
+
+def run(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a tool of this environment in the root of the project."""
+    program = Path(sys.executable).with_name(command)
+    return subprocess.run([program, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def name_of(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+def imported(file: Path) -> set[str]:
+    """The top-level packages that a file imports, wherever in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            names.add(str(node.module))
+        elif isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+    return {name.partition(".")[0] for name in names}
+
+
+def test_imports_point_downwards() -> None:
+    """The contracts of pyproject.toml hold: who may import whom, and who names HTTP libraries."""
+    result = run("lint-imports", "--no-cache")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "4 kept, 0 broken" in result.stdout
+
+
+def test_nothing_imports_from_the_facade() -> None:
+    """It is for users; inside, its lazy names would hide who depends on whom."""
+    offenders = [
+        f"{name_of(file)}: {alias.name}"
+        for file in SOURCE
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module == "fastapi_autumn"
+        for alias in node.names
+        if alias.name in fastapi_autumn.__all__
+    ]
+    assert offenders == []
+
+
+def test_every_test_says_what_it_proves() -> None:
+    """A sentence on each test; whoever breaks one learns from it what was promised."""
+    result = run("interrogate", "--fail-under=100", "--ignore-module", "--whitelist-regex=^test_", "-vv", "tests")
+    assert result.returncode == 0, "\n".join(line for line in result.stdout.splitlines() if "MISSED" in line)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [file for file in [*SOURCE, *DEMO] if any(name.split(".")[0] == "fastapi" for name in imported(file))],
+    ids=name_of,
+)
+def test_signatures_that_fastapi_reads_are_not_strings(file: Path) -> None:
+    """FastAPI resolves annotations at run time; postponed ones fail for names that are local to a function."""
+    assert "__future__" not in imported(file)
+
+
+@pytest.mark.parametrize("file", [*SOURCE, *TESTS, *DEMO], ids=name_of)
+def test_files_are_short(file: Path) -> None:
+    """A file that does not fit into a head is two files; the few exceptions say why, and still end."""
+    lines = len(file.read_text().splitlines())
+    assert lines <= (LONGEST_WITH_A_REASON if name_of(file) in REASONS else LONGEST)
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_an_exception_is_still_needed(name: str) -> None:
+    """When a file has become short its exception goes."""
+    assert len((ROOT / name).read_text().splitlines()) > LONGEST
