@@ -41,6 +41,30 @@ async def test_successful_call_says_what_it_cost(tmp_path):
         assert await service.used() == 5
 
 
+@pytest.mark.parametrize(
+    ("decide", "charged", "remaining"),
+    [("keep", "5", "45"), ("refund", "0", "50"), ("settle", "1.5", "48.5")],
+)
+async def test_headers_follow_the_handlers_decision(tmp_path, decide, charged, remaining):
+    """What a handler has settled before it answers is what the headers say."""
+    service = Service(tmp_path)
+
+    @service.app.post("/ai/chat")
+    async def chat(charge: ModelCharge) -> Any:
+        if decide == "settle":
+            charge.settle("1.5")
+        else:
+            getattr(charge, decide)()
+        return "served"
+
+    async with service.calling() as client:
+        response = await client.post("/ai/chat", json={"model": "large"})
+
+        assert response.headers["autumn-credits-charged"] == charged
+        assert response.headers["autumn-credits-remaining"] == remaining
+        assert await service.used() == Decimal(charged)
+
+
 async def test_insufficient_credits(tmp_path):
     """Out of credits is a 402 with model, requirement, balance and the plans that would help; nothing is taken."""
     service = chat_service(tmp_path, prices={"huge": 51, "small": 1})

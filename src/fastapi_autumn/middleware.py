@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ._openapi import document
 from ._scope import RequestState, Runtime, RuntimeSource, share
+from .charge import Charge
 from .customers import is_customer_id
 from .errors import AutumnError, ConfigurationError
 from .models import Customer
@@ -202,7 +203,7 @@ class _Watch:
         if message["type"] == "http.response.start":
             self._status = message["status"]
             if self._state.charges and self._status < HTTPStatus.BAD_REQUEST:
-                message = {**message, "headers": [*message.get("headers", ()), *_credit_headers(self._state)]}
+                message = {**message, "headers": [*message.get("headers", ()), *_credit_headers(self._state.charges)]}
         try:
             await self._send(message)
         except OSError:
@@ -251,11 +252,12 @@ def _is_afterthought(error: BaseException) -> bool:
     )
 
 
-def _credit_headers(state: RequestState) -> list[tuple[bytes, bytes]]:
-    open_charges = [charge for charge in state.charges if not charge.closed]
-    charged = sum((charge.credits for charge in open_charges), start=Decimal(0))
-    headers = [(b"autumn-credits-charged", str(to_json_number(charged)).encode())] if open_charges else []
-    balance = state.charges[-1].balance
+def _credit_headers(charges: Sequence[Charge]) -> list[tuple[bytes, bytes]]:
+    cost = sum((charge.cost for charge in charges), start=Decimal(0))
+    headers = [(b"autumn-credits-charged", str(to_json_number(cost)).encode())]
+    balance = charges[-1].balance
     if balance is not None:
-        headers.append((b"autumn-credits-remaining", str(to_json_number(balance.remaining)).encode()))
+        # What is decided to be given back is counted as there, although it is still on its way.
+        on_its_way = sum((charge.credits - charge.cost for charge in charges), start=Decimal(0))
+        headers.append((b"autumn-credits-remaining", str(to_json_number(balance.remaining + on_its_way)).encode()))
     return headers

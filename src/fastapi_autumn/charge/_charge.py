@@ -19,6 +19,7 @@ class Charge:
         customer: Who pays.
         model: The model that was priced. Call this one, not what the request said.
         credits: What was taken, in units of `feature_id`; 0 when billing was bypassed.
+        cost: What the call costs as far as it is decided: `credits`, or what was settled instead.
         balance: What the customer had left afterwards, or None when Autumn could not say.
         verified: False when Autumn could not be asked and the service chose to serve all the same.
 
@@ -34,6 +35,7 @@ class Charge:
         "_refund_on_disconnect",
         "_taken",
         "balance",
+        "cost",
         "credits",
         "customer",
         "feature_id",
@@ -63,7 +65,7 @@ class Charge:
         self.customer = customer
         self.model = model
         self.feature_id = entry.feature_id
-        self.credits = entry.credits
+        self.credits = self.cost = entry.credits
         self.balance = balance
         self.verified = verified
 
@@ -102,6 +104,7 @@ class Charge:
         if self._closed:
             return False
         self._closed = True
+        self.cost = verdict.credits
         telemetry.charges.add(1, {"outcome": _kind(verdict, self.credits)})
         if self.credits:
             self._close_entry(self._entry, self._taken, verdict)
