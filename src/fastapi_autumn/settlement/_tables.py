@@ -21,6 +21,7 @@ __all__ = [
     "entry_of",
     "inode_of",
     "insert_into",
+    "path_of",
     "row_of",
     "rows",
     "workers",
@@ -124,12 +125,16 @@ def engine_for(url: URL) -> AsyncEngine:
     if url.get_backend_name() != "sqlite":
         limits = {"timeout": 5, "command_timeout": 10}
         return create_async_engine(url, pool_pre_ping=True, pool_size=4, max_overflow=0, connect_args=limits)
+    path = path_of(url)
+    if path is not None:
+        # Not "rwc": while the file is away, a connection would put an empty one in its place.
+        url = url.set(database=path.resolve().as_uri(), query={**url.query, "mode": "rw", "uri": "true"})
     engine = create_async_engine(url, pool_size=2, max_overflow=0)
 
     @sa.event.listens_for(engine.sync_engine, "connect")
     def _set_up(connection: Any, _record: Any) -> None:
         cursor = connection.cursor()
-        cursor.execute("PRAGMA busy_timeout=10000")
+        cursor.execute("PRAGMA busy_timeout=2000")
         cursor.execute("PRAGMA journal_mode=WAL")
         # FULL, because what is in here is money: NORMAL may lose the last commits when the power goes.
         cursor.execute("PRAGMA synchronous=FULL")
@@ -138,15 +143,16 @@ def engine_for(url: URL) -> AsyncEngine:
     return engine
 
 
-def inode_of(url: URL) -> tuple[int, int] | None:
-    """Return what identifies the database's file, or None where it has none.
-
-    Raises:
-        OSError: There should be one and is not.
-    """
+def path_of(url: URL) -> Path | None:
+    """Return the database's file, or None where it has none."""
     if url.get_backend_name() != "sqlite" or url.database in {None, "", ":memory:"}:
         return None
-    status = Path(str(url.database)).stat()
+    return Path(str(url.database))
+
+
+def inode_of(path: Path) -> tuple[int, int]:
+    """Return what tells a file from another one under its name."""
+    status = path.stat()
     return status.st_dev, status.st_ino
 
 

@@ -38,6 +38,7 @@ from fastapi_autumn.settlement._tables import (
     entry_of,
     inode_of,
     insert_into,
+    path_of,
     row_of,
     rows,
     workers,
@@ -100,6 +101,7 @@ class Outbox:
         self.has_due = asyncio.Event()
         self._url = url
         self._engine: AsyncEngine | None = None
+        self._path: Path | None = None
         self._inode: tuple[int, int] | None = None
         self._is_open = False
         self._has_joined = False
@@ -184,8 +186,10 @@ class Outbox:
         """
         try:
             url = make_url(self._url)
-            if url.get_backend_name() == "sqlite" and url.database not in {None, "", ":memory:"}:
-                Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+            self._path = path_of(url)
+            if self._path is not None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._path.touch()
             self._engine = engine_for(url)
             await self._commit({}, 0)
         except (SQLAlchemyError, OSError) as error:
@@ -346,17 +350,18 @@ class Outbox:
             await connection.execute(workers.delete().where(workers.c.id == self.worker_id))
 
     def _has_moved(self) -> bool:
-        # SQLite goes on writing into a file that was deleted, without an error.
-        try:
-            return inode_of(self._connected.url) != self._inode
-        except OSError:
-            return True
+        # SQLite goes on writing into a file that was deleted or renamed, without an error.
+        return self._path is not None and (not self._path.exists() or inode_of(self._path) != self._inode)
 
     async def _reopen(self) -> None:
+        if self._path is not None and time.monotonic() - self._committed_at > self.lease:
+            # What has not come back for so long will not; better an empty outbox than none.
+            self._path.touch()
         await self._connected.dispose()
         async with self._connected.begin() as connection:
             await create_tables(connection)
-        self._inode = inode_of(self._connected.url)
+        if self._path is not None:
+            self._inode = inode_of(self._path)
 
     @property
     def _connected(self) -> AsyncEngine:
