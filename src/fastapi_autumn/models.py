@@ -1,8 +1,8 @@
 """What travels on the wire between this package and Autumn, and who is calling.
 
 Field names are Autumn's. Unknown fields are ignored, so a newer Autumn does not break an older package; a missing one
-that its contract requires is an error. Amounts are `Decimal` (a JSON number is read through its digits, never through
-a float); points in time are milliseconds since 1970, as Autumn sends them.
+that its contract requires is an error. Amounts are `Decimal`, with the digits that Autumn writes for its doubles; points
+in time are milliseconds since 1970, as Autumn sends them.
 """
 
 from collections.abc import Mapping
