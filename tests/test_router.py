@@ -1,5 +1,6 @@
 """The routes for front ends: what a customer has, what they could have, and where they go to pay."""
 
+import re
 from typing import Any
 
 import pytest
@@ -63,7 +64,14 @@ async def test_attach_says_where_to_pay(tmp_path):
         body = {"plan_id": "pro", "success_url": "https://example.com/thanks"}
         response = await client.post("/billing/attach", json=body, headers={"x-token": "ada"})
 
-        assert response.json()["payment_url"].startswith("http")
+        page = await client.get(response.json()["payment_url"])
+        (action,) = set(re.findall(r'formaction="([^"]+/confirm)"', page.text))
+        done = await client.post(page.url.join(action))
+
+        assert "No money" in page.text or "no money" in page.text
+        assert done.headers["location"] == "https://example.com/thanks"
+        record = (await client.get("/billing/customer", headers={"x-token": "ada"})).json()
+        assert "pro" in [subscription["plan_id"] for subscription in record["subscriptions"]]
 
 
 async def test_portal(tmp_path):
@@ -71,7 +79,20 @@ async def test_portal(tmp_path):
     async with billing_service(tmp_path).calling() as client:
         response = await client.post("/billing/portal", json={}, headers={"x-token": "ada"})
 
-        assert response.json()["url"].startswith("http")
+        assert (await client.get(response.json()["url"])).status_code == 200
+
+
+async def test_nothing_else_of_the_emulator_is_served(tmp_path):
+    """The emulator's API, and its own controls, are not reachable from outside the process."""
+    async with billing_service(tmp_path).calling() as client:
+        for path in (
+            "v1/customers.list",
+            "emulator/reset",
+            "checkout/../v1/customers.list",
+            "checkout/%2e%2e/emulator",
+        ):
+            response = await client.post(f"/billing/emulator/{path}")
+            assert response.status_code in {401, 404, 405}
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,8 @@ class Autumn:
         `customer` is a FastAPI dependency that returns who is calling; default: whom the middleware identified if it
         covers `prefix`, else Starlette's `request.user`.
         """
-        return billing_router(self, prefix=prefix, customer=customer)
+        emulator = (lambda: self.emulator) if self.settings.emulator else None
+        return billing_router(self, prefix=prefix, customer=customer, emulator=emulator)
 
     async def _start(self, running: "_Running") -> None:
         # Here and not above: SQLAlchemy is most of what this package costs to import.

@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from http import HTTPStatus
 from typing import Annotated, Any, Literal, Protocol
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from pydantic import BaseModel, Field
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ._openapi import RESPONSES
 from ._scope import Runtime, request_state
@@ -41,8 +43,22 @@ class PortalRequest(BaseModel):
     return_url: str | None = None
 
 
-def billing_router(autumn: _Autumn, *, prefix: str, customer: Callable[..., Any] | None) -> APIRouter:
-    """Make the routes; see `Autumn.router`."""
+class _EmulatorPages:
+    """One of the emulator's pages, such as its check-out, below the billing routes; the rest of it stays inside."""
+
+    def __init__(self, emulator: Callable[[], ASGIApp], page: str) -> None:
+        self._emulator = emulator
+        self._page = page
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = f"/{self._page}/{scope['path_params']['rest']}"
+        await self._emulator()({**scope, "root_path": "", "path": path}, receive, send)
+
+
+def billing_router(
+    autumn: _Autumn, *, prefix: str, customer: Callable[..., Any] | None, emulator: Callable[[], ASGIApp] | None
+) -> APIRouter:
+    """Make the routes; see `Autumn.router`. `emulator` gives the one that runs inside this process, if any does."""
 
     async def paying(identity: Annotated[Any, Depends(customer or _from_request)]) -> Customer:
         return _checked(identity)
@@ -52,6 +68,7 @@ def billing_router(autumn: _Autumn, *, prefix: str, customer: Callable[..., Any]
             with _answering():
                 yield running
 
+    here = _as_given if emulator is None else _served_here
     Paying = Annotated[Customer, Depends(paying)]  # noqa: N806 - a type
     Running = Annotated[Runtime, Depends(runtime)]  # noqa: N806 - a type
     router = APIRouter(prefix=prefix, tags=["billing"], responses={401: RESPONSES[401], 503: RESPONSES[503]})
@@ -78,20 +95,43 @@ def billing_router(autumn: _Autumn, *, prefix: str, customer: Callable[..., Any]
         return await running.client.events.aggregate(customer.id, feature_id, range=range)
 
     @router.post("/attach")
-    async def attach(body: AttachRequest, customer: Paying, running: Running) -> AttachResult:
+    async def attach(body: AttachRequest, customer: Paying, running: Running, request: Request) -> AttachResult:
         """Put the customer on a plan, or say where they go to pay for it."""
         await running.customers.exists(customer)
-        return await running.client.billing.attach(
+        result = await running.client.billing.attach(
             customer.id, body.plan_id, success_url=body.success_url, feature_quantities=body.feature_quantities
         )
+        return result.model_copy(update={"payment_url": here(request, result.payment_url)})
 
     @router.post("/portal")
-    async def open_portal(body: PortalRequest, customer: Paying, running: Running) -> PortalResult:
+    async def open_portal(body: PortalRequest, customer: Paying, running: Running, request: Request) -> PortalResult:
         """Where the customer manages payment and invoices."""
         await running.customers.exists(customer)
-        return await running.client.billing.open_customer_portal(customer.id, return_url=body.return_url)
+        result = await running.client.billing.open_customer_portal(customer.id, return_url=body.return_url)
+        return result.model_copy(update={"url": here(request, result.url)})
 
+    if emulator is not None:
+        _add_pages(router, emulator)
     return router
+
+
+def _add_pages(router: APIRouter, emulator: Callable[[], ASGIApp]) -> None:
+    for page in ("checkout", "portal"):
+        # Starlette takes anything that is not a function for an ASGI app; its annotation knows functions only.
+        pages: Any = _EmulatorPages(emulator, page)
+        router.add_route(f"{router.prefix}/emulator/{page}/{{rest:path}}", pages, include_in_schema=False)
+
+
+def _as_given(_request: Request, url: str | None) -> str | None:
+    return url
+
+
+def _served_here(request: Request, url: str | None) -> str | None:
+    """The address of an emulator's page below the billing routes: inside a process it has no host of its own."""
+    if url is None:
+        return None
+    billing = request.url.path.rpartition("/")[0]
+    return str(request.url.replace(path=f"{billing}/emulator{urlsplit(url).path}", query=""))
 
 
 _THE_CALLERS_FAULT = {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}

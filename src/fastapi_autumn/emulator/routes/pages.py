@@ -87,7 +87,8 @@ def _summary(call: Call, session: Document) -> str:
 
 
 def _buttons(identifier: str) -> str:
-    action = f"/checkout/{html.escape(identifier)}"
+    # Relative, because the page may be served below a prefix.
+    action = html.escape(identifier)
     return (
         f'<form method="post"><button formaction="{action}/confirm">Confirm</button>'
         f'<button formaction="{action}/decline">Decline</button></form>'
