@@ -129,7 +129,8 @@ def engine_for(url: URL) -> AsyncEngine:
     if path is not None:
         # Not "rwc": while the file is away, a connection would put an empty one in its place.
         url = url.set(database=path.resolve().as_uri(), query={**url.query, "mode": "rw", "uri": "true"})
-    engine = create_async_engine(url, pool_size=2, max_overflow=0)
+    # The pool is named because older versions of SQLAlchemy keep no connection to a file.
+    engine = create_async_engine(url, poolclass=sa.AsyncAdaptedQueuePool, pool_size=2, max_overflow=0)
 
     @sa.event.listens_for(engine.sync_engine, "connect")
     def _set_up(connection: Any, _record: Any) -> None:
