@@ -176,20 +176,20 @@ class Emulator:
         return _response(answer)
 
     def _answer(self, request: Request, raw: bytes, route: _Route, state: State) -> Answer:
-        env = "sandbox"
+        caller = _keys.Caller("sandbox", publishable=False)
         try:
             if route.operation is None or not route.operation.public:
                 key = request.headers.get("authorization")
-                env = _keys.authenticate(self._store, key, request.method, request.scope["path"], route.pattern)
+                caller = _keys.authenticate(self._store, key, request.method, request.scope["path"], route.pattern)
             operation = route.known()
-            call = self._call(request, raw, route, state, env=env)
+            call = self._call(request, raw, route, state, caller=caller)
             self._release_expired(call, state)
             result = self._run(operation, call, request.headers.get("idempotency-key"))
         except ApiError as error:
-            return Answer(error.status, {"message": error.message, "code": error.code, "env": env})
+            return Answer(error.status, {"message": error.message, "code": error.code, "env": caller.env})
         return result if isinstance(result, Answer) else Answer(200, result)
 
-    def _call(self, request: Request, raw: bytes, route: _Route, state: State, *, env: str) -> Call:
+    def _call(self, request: Request, raw: bytes, route: _Route, state: State, *, caller: _keys.Caller) -> Call:
         return Call(
             store=self._store,
             catalog=self._current_catalog(state),
@@ -200,7 +200,8 @@ class Emulator:
             path=route.values,
             query=dict(request.query_params),
             authorization=request.headers.get("authorization", ""),
-            env=env,
+            env=caller.env,
+            publishable=caller.publishable,
             base_url=str(request.base_url).rstrip("/"),
             rates=self._rates,
         )

@@ -48,6 +48,7 @@ class Call:
     raw: bytes = b""
     authorization: str = ""
     env: str = "sandbox"
+    publishable: bool = False
     base_url: str = ""
     rates: RateTable = built_in_rates
 

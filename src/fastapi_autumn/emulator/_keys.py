@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from fastapi_autumn.emulator._errors import ApiError, invalid_request
 from fastapi_autumn.emulator._store import Store
 
@@ -15,8 +17,15 @@ _SHOWN = 15
 _PUBLIC = {("GET", "/v1/products"), ("POST", "/v1/entitled"), ("POST", "/v1/check"), ("GET", "/v1/customers/{id}")}
 
 
-def authenticate(store: Store, header: str | None, method: str, path: str, pattern: str | None) -> str:
-    """Return the environment of the key in `Authorization`, or raise the 401. `pattern` is the route, if any."""
+class Caller(NamedTuple):
+    """Who calls: the environment of the key, and whether it is one that anybody can read in a browser."""
+
+    env: str
+    publishable: bool
+
+
+def authenticate(store: Store, header: str | None, method: str, path: str, pattern: str | None) -> Caller:
+    """Return who the key in `Authorization` belongs to, or raise the 401. `pattern` is the route, if there is one."""
     scheme, _, key = (header or "").partition(" ")
     if scheme.lower() != "bearer" or not key:
         raise ApiError(401, "no_secret_key", "Secret key not found in Authorization header")
@@ -34,7 +43,7 @@ def authenticate(store: Store, header: str | None, method: str, path: str, patte
             raise ApiError(401, "invalid_publishable_key", "Invalid publishable key")
     if row is None:
         raise ApiError(401, "invalid_secret_key", f"Invalid secret key: {key[:_SHOWN]}********")
-    return str(row[0])
+    return Caller(row[0], key.startswith(_PUBLISHABLE))
 
 
 def add(store: Store, key: str) -> None:

@@ -73,6 +73,8 @@ def _read(call: Call, fields: Fields) -> _Check:
     expand = fields.strings("expand")
     skip_event = fields.boolean("skip_event")
     fields.check()
+    if call.publishable and (send_event or lock is not None):
+        raise invalid_request("Can't use send_event: true with a publishable key. Use your secret API key instead.")
     if (feature_id is None) == (product_id is None):
         raise invalid_inputs("input: Must provide either product_id or feature_id")
     return _Check(

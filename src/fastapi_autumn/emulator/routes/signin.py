@@ -36,7 +36,7 @@ def authorize(call: Call) -> Any:
     return page(
         "Sign in to the Autumn emulator",
         "<p>A program on this computer asks for API keys of the emulator.</p>"
-        f'<form method="post" action="/api/auth/oauth2/consent">{hidden}'
+        f'<form method="post" action="consent">{hidden}'
         '<button name="decision" value="allow">Allow</button> '
         '<button name="decision" value="deny">Deny</button></form>',
     )
