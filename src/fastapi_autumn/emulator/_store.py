@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS customers (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE, email TEXT, name TEXT,
     created_at INTEGER NOT NULL, doc TEXT NOT NULL
 );
+CREATE INDEX IF NOT EXISTS customers_by_time ON customers (created_at, seq);
 CREATE TABLE IF NOT EXISTS customer_plans (
     customer INTEGER NOT NULL, plan_id TEXT NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (plan_id, version, customer)
 ) WITHOUT ROWID;
