@@ -82,7 +82,7 @@ def test_programs_run(directory, name):
 
 def test_call_and_refusal(service):
     """The curl line gets the headers that the text names; the eleventh one gets the JSON that is shown."""
-    (curl,) = (block for block in blocks("shell") if block.startswith("curl"))
+    curl = next(block for block in blocks("shell") if block.startswith("curl"))
     answers = [
         subprocess.run(
             ["bash", "-c", curl.replace("localhost:8000", service)],
@@ -107,16 +107,40 @@ def test_call_and_refusal(service):
     assert refused == shown
 
 
+def test_five_commands_from_nothing_to_a_paid_call(directory):
+    """The commands of "Plans as code", pasted into a shell, end in the answer of a paid call, and show the plans."""
+    (commands,) = (block for block in blocks("shell") if "autumn init" in block)
+    (plans,) = blocks("text")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    script = commands.replace("main:app", f"main:app --port {port}").replace("localhost:8000", f"localhost:{port}")
+    environment = {name: value for name, value in ENVIRONMENT.items() if name != "AUTUMN_EMULATOR"}
+    shell = subprocess.Popen(
+        ["bash", "-e", "-c", f"trap 'pkill -f \"main:app --port {port}\"' EXIT; {script}"],
+        cwd=directory,
+        env=environment | {"COLUMNS": "120"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    output, _ = shell.communicate(timeout=50)
+
+    assert "200 OK\ngpt-4o says hello to Bea" in output
+    shown = {" ".join(line.split()) for line in output.splitlines()}
+    assert [line for line in plans.splitlines() if " ".join(line.split()) not in shown] == []
+
+
 def test_shell_commands_exist():
     """Every command of a shell block is one that this environment has."""
     commands = []
     for block in blocks("shell"):
         for line in block.replace("\\\n", " ").splitlines():
-            words = [word for word in shlex.split(line) if not re.fullmatch(r"[A-Z_]+=\S*", word)]
-            commands.append(words[0])
+            words = [word for word in shlex.split(line, comments=True) if not re.fullmatch(r"[A-Z_]+=\S*", word)]
+            commands.append(words[0].removeprefix("("))
 
     assert {"pip", "uvicorn", "curl"} <= set(commands)
-    assert [command for command in commands if shutil.which(command, path=ENVIRONMENT["PATH"]) is None] == []
+    assert [command for command in commands if shutil.which(command, path=ENVIRONMENT["PATH"]) is None] == ["export"]
 
 
 def test_links():
