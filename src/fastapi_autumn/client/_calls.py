@@ -82,7 +82,7 @@ class Caller:
         return await self._send(
             "POST",
             operation,
-            to_json(body),
+            to_json(body, inf_nan_mode="null"),  # NaN is no JSON, and Autumn takes what is none for an empty body
             customer=body.get("customer_id") or "",
             idempotency_key=idempotency_key,
             repeat=repeat,
