@@ -93,7 +93,7 @@ def test_denying_ends_the_login(atmn: Atmn, opened: Path, browser: Browser) -> N
     assert not (atmn.folder / ".env").exists()
 
 
-def test_used_code_is_worth_nothing(atmn: Atmn, opened: Path, server: Server) -> None:
+def test_made_up_code_is_worth_nothing(atmn: Atmn, opened: Path, server: Server) -> None:
     """A code that the emulator did not give out is refused, and atmn says why."""
     process, address = _start(atmn, opened)
     asked = httpx.URL(address).params
