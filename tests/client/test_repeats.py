@@ -270,3 +270,22 @@ def test_pauses_grow_and_differ(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_key_of_these_tests_is_no_real_one() -> None:
     """Nothing here could reach a real account."""
     assert KEY.startswith("am_sk_test_")
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        httpx.ConnectError("no"),
+        httpx.Response(429, text="Too many"),
+        httpx.Response(429, headers={"retry-after": "60"}),
+    ],
+    ids=["refused", "429", "429, come back later"],
+)
+@pytest.mark.parametrize("name", sorted(UNDER_A_KEY))
+async def test_nothing_sent_at_last_does_not_undo_what_may_have_happened(
+    name: str, last: Any, client: AutumnClient, autumn: Any
+) -> None:
+    """After a lost answer, a last attempt that never got through leaves it open whether the first one did."""
+    autumn.route().mock(side_effect=[httpx.ReadError("reset"), last, last])
+    with pytest.raises(NoAnswer):
+        await UNDER_A_KEY[name](client)

@@ -122,10 +122,11 @@ class Caller:
             except Unavailable as error:
                 attempt += 1
                 may_have_happened = may_have_happened or isinstance(error, Uncertain)
-                if attempt > self._max_retries or not _may_repeat(error, repeat, attempt):
-                    raise
                 pause = error.retry_after if error.retry_after is not None else _backoff(attempt)
-                if pause > _LONGEST_BACKOFF:
+                if attempt > self._max_retries or not _may_repeat(error, repeat, attempt) or pause > _LONGEST_BACKOFF:
+                    if may_have_happened and not isinstance(error, Uncertain):
+                        # The last attempt did nothing, but an earlier one may have got through.
+                        raise NoAnswer(operation, f"no answer at first, and then: {error.reason}") from error
                     raise
                 await asyncio.sleep(pause)
 
