@@ -393,7 +393,8 @@ class Outbox:
             .returning(*ENTRY_COLUMNS)
         )
         async with self._connected.begin() as connection:
-            entries = [entry_of(row) for row in await connection.execute(claim)]
+            # RETURNING keeps no order.
+            entries = sorted(map(entry_of, await connection.execute(claim)), key=lambda entry: entry.due_at)
         return [replace(entry, maybe_sent_at=None) if entry.maybe_sent_at == now else entry for entry in entries]
 
     async def find_lost(self, *, silence: float) -> list[LostWorker]:
