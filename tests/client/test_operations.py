@@ -110,6 +110,15 @@ async def test_sends_no_empty_idempotency_key(key: str | None, client: AutumnCli
     assert "idempotency-key" not in route.calls.last.request.headers
 
 
+async def test_sends_json_whatever_the_properties_hold(client: AutumnClient, autumn: Any) -> None:
+    """Autumn reads a body that is no JSON as an empty one, so no NaN may get into it; a decimal keeps its digits."""
+    route = autumn.post("/balances.track").respond(json=TRACKED)
+    properties = {"score": float("nan"), "cost": Decimal("0.10"), "text": "\u2028 🦊"}
+    await client.balances.track("ada", feature_id="ai_usage", properties=properties)
+    sent = json.loads(route.calls.last.request.content, parse_constant=pytest.fail)
+    assert sent["properties"] == {"score": None, "cost": "0.10", "text": "\u2028 🦊"}
+
+
 async def test_keeps_the_key_of_autumn_on_a_client_with_other_credentials(
     settings: AutumnSettings, autumn: Any
 ) -> None:
