@@ -7,10 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_autumn.emulator._balances import (
-    Entitlement,
     InsufficientBalance,
-    Limits,
-    Rollover,
     deduct,
     in_order,
     is_allowed,
@@ -18,9 +15,9 @@ from fastapi_autumn.emulator._balances import (
     reset_if_due,
     set_remaining,
     settle,
-    slots_of,
 )
 from fastapi_autumn.emulator._clock import DAY
+from fastapi_autumn.emulator._entitlements import Entitlement, Limits, Rollover, slots_of
 
 ONE = {"credits": Decimal(1)}
 USAGE_BASED = {"amount": 1, "billing_units": 1, "billing_method": "usage_based", "max_purchase": None}

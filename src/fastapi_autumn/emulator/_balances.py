@@ -1,28 +1,27 @@
-"""The arithmetic of balances: pure functions over entitlements, with no database and no clock.
-
-An *entitlement* is what a customer holds of one feature: it came with a plan, or was created by itself. The ones
-that can pay for a feature are the feature's own and those of the credit systems that contain it. An entitlement
-that is kept per entity counts once for every entity; a *slot* is an entitlement seen for one of them.
-
-Amounts are `Decimal`, rounded to ten places as Autumn rounds them. Times are milliseconds.
-"""
+"""The arithmetic of balances: pure functions over entitlements, with no database and no clock."""
 
 from __future__ import annotations
 
-import decimal
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from fastapi_autumn.emulator._clock import add_interval, next_after
+from fastapi_autumn.emulator._entitlements import (
+    EXACT,
+    ZERO,
+    Entitlement,
+    Limits,
+    Move,
+    Rollover,
+    Slot,
+    amount,
+    rounded,
+)
 
 OverageBehavior: TypeAlias = Literal["cap", "reject", "overflow"]
 
-ZERO = Decimal(0)
-_TEN_PLACES = Decimal("1e-10")
-# Thirty digits before the point and ten after it are more than any balance has, so nothing is lost on the way.
-_CONTEXT = decimal.Context(prec=60, rounding=decimal.ROUND_HALF_UP)
+_NO_LIMITS = Limits()
 # The order of intervals by length; what never resets is used up last.
 _LENGTH = {"minute": 1, "hour": 60, "day": 1_440, "week": 10_080, "month": 43_200, "quarter": 129_600,
            "semi_annual": 259_200, "year": 525_600}  # fmt: skip
@@ -30,126 +29,6 @@ _LENGTH = {"minute": 1, "hour": 60, "day": 1_440, "week": 10_080, "month": 43_20
 
 class InsufficientBalance(Exception):
     """The whole amount was asked for and is not there; nothing was moved."""
-
-
-@dataclass(slots=True)
-class Rollover:
-    """What was left at a reset and may still be used until `expires_at` (0: for ever)."""
-
-    id: str
-    balance: Decimal
-    used: Decimal
-    expires_at: int
-
-
-@dataclass(slots=True)
-class Entitlement:
-    """What a customer holds of one feature. `balance` falls with use, and below zero in overage."""
-
-    id: str
-    feature_id: str
-    created_at: int
-    plan_id: str | None = None
-    product_id: str | None = None
-    boolean: bool = False
-    included: Decimal = ZERO
-    prepaid: Decimal = ZERO
-    balance: Decimal = ZERO
-    unlimited: bool = False
-    interval: str | None = None
-    interval_count: int = 1
-    anchor: int = 0
-    next_reset_at: int | None = None
-    price: dict[str, Any] | None = None
-    expires_at: int | None = None
-    add_on: bool = False
-    rollover: dict[str, Any] | None = None
-    rollovers: list[Rollover] = field(default_factory=list)
-    entity_feature_id: str | None = None
-    entity_id: str | None = None
-    entities: dict[str, Decimal] = field(default_factory=dict)
-
-    @property
-    def granted(self) -> Decimal:
-        """What a period starts with, without rollovers."""
-        return self.included + self.prepaid
-
-    @property
-    def is_usage_based(self) -> bool:
-        """Whether use past zero is allowed because it is paid for afterwards."""
-        return self.price is not None and self.price["billing_method"] == "usage_based"
-
-    @property
-    def max_purchase(self) -> Decimal | None:
-        """How far past zero usage may go; None for no limit."""
-        limit = self.price["max_purchase"] if self.price else None
-        return None if limit is None else amount(limit)
-
-
-@dataclass(slots=True, frozen=True)
-class Slot:
-    """An entitlement as one entity sees it, or as the customer sees it (`entity_id` None)."""
-
-    entitlement: Entitlement
-    entity_id: str | None = None
-
-    @property
-    def balance(self) -> Decimal:
-        """What is left here; negative in overage."""
-        if self.entity_id is None:
-            return self.entitlement.balance
-        return self.entitlement.entities.get(self.entity_id, ZERO)
-
-    def add(self, credits_: Decimal) -> None:
-        """Put credits back, or take them out with a negative amount."""
-        if self.entity_id is None:
-            self.entitlement.balance = rounded(self.entitlement.balance + credits_)
-        else:
-            self.entitlement.entities[self.entity_id] = rounded(self.balance + credits_)
-
-
-@dataclass(slots=True, frozen=True)
-class Move:
-    """Credits that left one entitlement (negative: that came back). `units` is the same in units of the feature."""
-
-    entitlement_id: str
-    entity_id: str | None
-    rollover_id: str | None
-    credits: Decimal
-    units: Decimal
-
-
-@dataclass(slots=True, frozen=True)
-class Limits:
-    """A customer's billing controls, by feature: overage switched on or off, its limit, and what a window leaves."""
-
-    overage_allowed: Mapping[str, bool] = field(default_factory=dict)
-    spend: Mapping[str, Decimal] = field(default_factory=dict)
-    usage_left: Mapping[str, Decimal] = field(default_factory=dict)
-
-
-NO_LIMITS = Limits()
-
-
-def amount(value: float | str | Decimal) -> Decimal:
-    """Read a number exactly as it was written; a float through its repr, so that 0.1 stays 0.1."""
-    return value if isinstance(value, Decimal) else Decimal(repr(value) if isinstance(value, float) else value)
-
-
-def rounded(value: Decimal) -> Decimal:
-    """Round to Autumn's ten decimal places."""
-    return value.quantize(_TEN_PLACES, context=_CONTEXT)
-
-
-def slots_of(entitlements: Iterable[Entitlement], entity_id: str | None) -> list[Slot]:
-    """List the slots that one entity can draw on; with no entity, those of the customer and of all its entities."""
-    slots = []
-    for entitlement in entitlements:
-        if entitlement.entity_feature_id is not None:
-            slots += [Slot(entitlement, key) for key in entitlement.entities if entity_id in (None, key)]
-        elif entitlement.entity_id is None or entity_id in (None, entitlement.entity_id):
-            slots.append(Slot(entitlement))
-    return slots
 
 
 def in_order(
@@ -207,7 +86,7 @@ def overage_left(slots: Sequence[Slot], feature_id: str, limits: Limits) -> Deci
     return max(ZERO, total - sum((max(ZERO, -slot.balance) for slot in mine), ZERO))
 
 
-def is_allowed(slots: Sequence[Slot], feature_id: str, required: Decimal, limits: Limits = NO_LIMITS) -> bool:
+def is_allowed(slots: Sequence[Slot], feature_id: str, required: Decimal, limits: Limits = _NO_LIMITS) -> bool:
     """Tell whether a feature's balance covers `required` credits, overage included."""
     mine = [slot for slot in slots if slot.entitlement.feature_id == feature_id]
     if not mine:
@@ -234,7 +113,7 @@ def deduct(
     units: Decimal,
     *,
     costs: Mapping[str, Decimal],
-    limits: Limits = NO_LIMITS,
+    limits: Limits = _NO_LIMITS,
     behavior: OverageBehavior = "cap",
 ) -> list[Move]:
     """Take `units` of a feature out of its slots, in their order; negative units give back.
@@ -259,7 +138,7 @@ def deduct(
             put_back(slots, payment.moves)
             raise InsufficientBalance
         if behavior == "overflow":
-            payment.limits = NO_LIMITS
+            payment.limits = _NO_LIMITS
             payment.take(slots[0], None)
     return payment.moves
 
@@ -295,7 +174,7 @@ def settle(
     held_units: Decimal,
     final_units: Decimal,
     costs: Mapping[str, Decimal],
-    limits: Limits = NO_LIMITS,
+    limits: Limits = _NO_LIMITS,
     behavior: OverageBehavior = "cap",
 ) -> list[Move]:
     """Turn a hold of `held_units` into a use of `final_units`: give the difference back, or take more."""
@@ -382,7 +261,7 @@ class _Payment:
 
     def _credits(self, slot: Slot, most: Decimal | None) -> Decimal:
         feature_id = slot.entitlement.feature_id
-        credits_ = _CONTEXT.multiply(self.left, self._costs[feature_id])
+        credits_ = EXACT.multiply(self.left, self._costs[feature_id])
         if most is not None:
             credits_ = min(credits_, most)
         window = self.limits.usage_left.get(feature_id)
@@ -400,9 +279,9 @@ class _Payment:
 
 def _units(credits_: Decimal, left: Decimal, cost: Decimal) -> Decimal:
     """Say how many units some credits pay for; all that are left, if only rounding stands between."""
-    if credits_ >= rounded(_CONTEXT.multiply(left, cost)):
+    if credits_ >= rounded(EXACT.multiply(left, cost)):
         return left
-    return _CONTEXT.divide(credits_, cost)
+    return EXACT.divide(credits_, cost)
 
 
 def _give_back(slots: Sequence[Slot], units: Decimal, costs: Mapping[str, Decimal], *, overflow: bool) -> list[Move]:
@@ -411,7 +290,7 @@ def _give_back(slots: Sequence[Slot], units: Decimal, costs: Mapping[str, Decima
     def give(slot: Slot, most: Decimal | None, rollover: Rollover | None = None) -> None:
         nonlocal units
         cost = costs[slot.entitlement.feature_id]
-        needed = _CONTEXT.multiply(units, cost)
+        needed = EXACT.multiply(units, cost)
         credits_ = rounded(needed if most is None else min(needed, most))
         if credits_ <= 0:
             return

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 
-from fastapi_autumn.emulator._balances import amount
+from fastapi_autumn.emulator._entitlements import amount
 from fastapi_autumn.emulator._errors import not_found
 from fastapi_autumn.emulator._store import Document, Store
 

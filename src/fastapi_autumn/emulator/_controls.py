@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from decimal import Decimal
 
-from fastapi_autumn.emulator._balances import ZERO, Limits, amount, slots_of
 from fastapi_autumn.emulator._catalog import Catalog
 from fastapi_autumn.emulator._clock import window_start
 from fastapi_autumn.emulator._customer import Customer
+from fastapi_autumn.emulator._entitlements import ZERO, Limits, amount, slots_of
 from fastapi_autumn.emulator._store import Document
 from fastapi_autumn.emulator._validation import Fields
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from typing import Any
 
-from fastapi_autumn.emulator._balances import Entitlement, Rollover
+from fastapi_autumn.emulator._entitlements import Entitlement, Rollover
 from fastapi_autumn.emulator._errors import not_found
 from fastapi_autumn.emulator._store import Document, Store
 

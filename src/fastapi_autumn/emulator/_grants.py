@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from decimal import Decimal
 
-from fastapi_autumn.emulator._balances import Entitlement, amount
 from fastapi_autumn.emulator._clock import next_after
 from fastapi_autumn.emulator._customer import AttachedPlan, new_id
+from fastapi_autumn.emulator._entitlements import Entitlement, amount
 from fastapi_autumn.emulator._store import Document
 
 

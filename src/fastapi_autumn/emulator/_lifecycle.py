@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from fastapi_autumn.emulator import _balances
-from fastapi_autumn.emulator._balances import Entitlement
 from fastapi_autumn.emulator._catalog import Catalog, is_free, is_one_off
 from fastapi_autumn.emulator._clock import add_interval
 from fastapi_autumn.emulator._customer import AttachedPlan, Customer, new_id
+from fastapi_autumn.emulator._entitlements import ZERO, Entitlement
 from fastapi_autumn.emulator._grants import entitlements_of
 from fastapi_autumn.emulator._store import Document, Store
 
@@ -142,7 +142,7 @@ def _carry_over(before: list[Entitlement], kept: list[Entitlement], made: list[E
     for held in made:
         if held.boolean or catalog.features[held.feature_id]["consumable"]:
             continue
-        used = sum((old.granted - old.balance for old in gone if old.feature_id == held.feature_id), _balances.ZERO)
+        used = sum((old.granted - old.balance for old in gone if old.feature_id == held.feature_id), ZERO)
         held.balance -= used
 
 

@@ -9,20 +9,9 @@ from decimal import Decimal
 from typing import Any
 
 from fastapi_autumn.emulator import _controls, _customer, _lifecycle, _shapes
-from fastapi_autumn.emulator._balances import (
-    ZERO,
-    InsufficientBalance,
-    Limits,
-    Move,
-    OverageBehavior,
-    Slot,
-    amount,
-    deduct,
-    in_order,
-    is_allowed,
-    slots_of,
-)
+from fastapi_autumn.emulator._balances import InsufficientBalance, OverageBehavior, deduct, in_order, is_allowed
 from fastapi_autumn.emulator._customer import Customer, new_id
+from fastapi_autumn.emulator._entitlements import ZERO, Limits, Move, Slot, amount, slots_of
 from fastapi_autumn.emulator._errors import ApiError
 from fastapi_autumn.emulator._http import Call
 from fastapi_autumn.emulator._store import Document

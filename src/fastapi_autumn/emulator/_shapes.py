@@ -7,9 +7,10 @@ from decimal import Decimal
 from typing import Any
 
 from fastapi_autumn.emulator import _controls
-from fastapi_autumn.emulator._balances import ZERO, Entitlement, Limits, Move, Slot, in_order, rounded, slots_of
+from fastapi_autumn.emulator._balances import in_order
 from fastapi_autumn.emulator._catalog import Catalog
 from fastapi_autumn.emulator._customer import AttachedPlan, Customer
+from fastapi_autumn.emulator._entitlements import ZERO, Entitlement, Limits, Move, Slot, rounded, slots_of
 from fastapi_autumn.emulator._store import Document
 
 # JavaScript, which wrote the recordings, prints larger numbers with an exponent.

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypeAlias
 
-from fastapi_autumn.emulator._balances import ZERO, amount, rounded
+from fastapi_autumn.emulator._entitlements import ZERO, amount, rounded
 from fastapi_autumn.emulator._errors import invalid_request
 from fastapi_autumn.emulator._shapes import number
 from fastapi_autumn.emulator._store import Document

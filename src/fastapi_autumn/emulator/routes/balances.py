@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi_autumn.emulator._balances import ZERO, Slot, amount, in_order, set_remaining, slots_of
+from fastapi_autumn.emulator._balances import in_order, set_remaining
 from fastapi_autumn.emulator._clock import RESET_INTERVALS
 from fastapi_autumn.emulator._customer import Customer
+from fastapi_autumn.emulator._entitlements import ZERO, Slot, amount, slots_of
 from fastapi_autumn.emulator._errors import invalid_request
 from fastapi_autumn.emulator._grants import entitlement
 from fastapi_autumn.emulator._http import Call, Operation

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fastapi_autumn.emulator import _lifecycle
-from fastapi_autumn.emulator._balances import ZERO, amount
 from fastapi_autumn.emulator._catalog import is_free, total_price
 from fastapi_autumn.emulator._clock import add_interval
 from fastapi_autumn.emulator._customer import AttachedPlan, Customer, new_id
+from fastapi_autumn.emulator._entitlements import ZERO, amount
 from fastapi_autumn.emulator._errors import ApiError, invalid_request
 from fastapi_autumn.emulator._http import Call, Operation
 from fastapi_autumn.emulator._metering import customer_of, save

@@ -8,9 +8,9 @@ from decimal import Decimal
 from typing import Any
 
 from fastapi_autumn.emulator import _lists
-from fastapi_autumn.emulator._balances import rounded
 from fastapi_autumn.emulator._clock import DAY, HOUR, SECOND, add_interval
 from fastapi_autumn.emulator._customer import load
+from fastapi_autumn.emulator._entitlements import rounded
 from fastapi_autumn.emulator._errors import invalid_inputs
 from fastapi_autumn.emulator._http import Answer, Call, Operation
 from fastapi_autumn.emulator._shapes import number

@@ -9,8 +9,9 @@ from decimal import Decimal
 from typing import Any
 
 from fastapi_autumn.emulator import _customer, _lifecycle
-from fastapi_autumn.emulator._balances import ZERO, Move, amount, settle
+from fastapi_autumn.emulator._balances import settle
 from fastapi_autumn.emulator._clock import DAY, HOUR
+from fastapi_autumn.emulator._entitlements import ZERO, Move, amount
 from fastapi_autumn.emulator._errors import ApiError, invalid_inputs, invalid_request
 from fastapi_autumn.emulator._http import Call, Operation
 from fastapi_autumn.emulator._metering import Meter, record_event, save

@@ -14,7 +14,7 @@ _NAME = "emulator"
 _LEFT_OUT = {
     "invoices": ("invoices.insert", "invoices.list", "invoices.create", "invoices.update", "invoices.finalize",
                  "invoices.pay", "invoices.void", "invoices.reissue", "invoices.issue_credit_note",
-                 "invoices.list_templates"),
+                 "invoices.listTemplates"),
     "licences": ("licenses.attach", "licenses.release", "licenses.list", "licenses.list_assignments"),
     "referrals and rewards": (
         "referrals.create_code", "referrals.redeem_code", "referral_programs.create", "referral_programs.get",
@@ -26,7 +26,14 @@ _LEFT_OUT = {
         "billing.multi_attach", "billing.preview_multi_attach", "billing.multi_update", "billing.preview_multi_update",
         "billing.preview_update", "billing.import",
     ),
-    "the platform": ("platform.link_revenuecat", "platform.sync_revenuecat", "platform.get_revenuecat_keys"),
+    "the platform": (
+        "platform.link_revenuecat", "platform.sync_revenuecat", "platform.get_revenuecat_keys",
+        "platform.get_stripe_connection", "platform.disconnect_stripe",
+    ),
+    "webhooks": ("webhooks.create", "webhooks.get", "webhooks.list", "webhooks.update", "webhooks.delete",
+                 "webhooks.sync", "webhooks.preview_sync"),
+    "what came after API 2.3.0": ("balances.list", "billing.verify", "customers.advance_test_clock", "logs.search",
+                                  "purchases.list", "subscriptions.list"),
     "sandboxes": ("sandboxes.create", "sandboxes.delete", "sandboxes.list", "sandboxes.reset"),
     "customer tokens": ("keys.mint", "keys.refresh", "keys.revoke"),
 }  # fmt: skip
