@@ -52,14 +52,15 @@ def serve(
     with closing(open_emulator(_file(path), catalog=catalog)) as app:
         listening = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False)
         try:
-            sockets = [listening.bind_socket()]
+            bound = listening.bind_socket()
         except SystemExit:  # uvicorn's way to say that the address is taken
             raise ConfigurationError(f"{host}:{port} cannot be listened on; give another one with --port.") from None
+        bound.listen()  # who reads the address below may use it at once
         shown = f"[{host}]" if ":" in host else host
-        print(f"AUTUMN_BASE_URL=http://{shown}:{sockets[0].getsockname()[1]}")
+        print(f"AUTUMN_BASE_URL=http://{shown}:{bound.getsockname()[1]}")
         print(f"AUTUMN_SECRET_KEY={EMULATOR_KEY}", flush=True)
         note("The emulator serves; set these two where your service runs. Ctrl-C ends it.")
-        uvicorn.Server(listening).run(sockets=sockets)
+        uvicorn.Server(listening).run(sockets=[bound])
 
 
 def reset(path: EmulatorFile = None, yes: Yes = False) -> None:
