@@ -28,4 +28,5 @@ def answer(call: str, arguments: Any, options: dict[str, Any], more: dict[str, A
 
 
 for line in sys.stdin:
-    print(json.dumps(answer(**json.loads(line))), flush=True)
+    sys.stdout.write(f"{json.dumps(answer(**json.loads(line)))}\n")
+    sys.stdout.flush()

@@ -11,10 +11,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from cli.processes import Server, clean_environment
-
 from fastapi_autumn.emulator import EMULATOR_KEY
 
 HERE = Path(__file__).parent
@@ -92,7 +91,7 @@ class Library:
             command, env=dict(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def __enter__(self) -> "Library":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,12 +1,16 @@
 """The official clients, and an emulator behind a socket for them to talk to."""
 
+import contextlib
 import json
 import shutil
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
 from cli.processes import Server
 from interop import clients
 from interop.clients import Atmn, Library
@@ -73,3 +77,36 @@ def config(atmn: Atmn) -> Path:
     """The recorded catalog, as a file in atmn's folder."""
     shutil.copy(DATA / "autumn.config.ts", atmn.config)
     return atmn.config
+
+
+@pytest.fixture
+def ready(seeded: Server) -> Server:
+    """The emulator with the recorded catalog and a customer, who is on its free plan."""
+    seeded.call("/v1/features.update", {"feature_id": "messages", "event_names": ["chat", "e"]})
+    seeded.call("/v1/customers.get_or_create", {"customer_id": "cus_123"})
+    return seeded
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """An address at which nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+@pytest.fixture
+def hanging_up() -> Iterator[str]:
+    """An address at which somebody takes a request and closes the connection."""
+
+    def hang_up() -> None:
+        with contextlib.suppress(OSError):  # the listener was closed: the test is over
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(65_536)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=hang_up, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)

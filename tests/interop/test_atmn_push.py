@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.processes import LIVE_KEY, Server
-from interop.clients import Atmn
 
+from cli.processes import LIVE_KEY, Server
 from fastapi_autumn.emulator import EMULATOR_KEY
+from interop.clients import Atmn
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 

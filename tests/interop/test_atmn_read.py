@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from cli.processes import LIVE_KEY, Server
 from interop.clients import Atmn
 
@@ -138,13 +139,14 @@ def test_features_are_listed(atmn: Atmn, seeded: Server) -> None:
     missing = atmn("features", "--id", "nope")
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [
+    assert done.stdout.splitlines() == [
         "id,name,type,consumable,archived",
         "messages,Messages,metered,true,false",
         "seats,Seats,metered,false,false",
         "sso,SSO,boolean,false,false",
-        *"ai_credits,AI Credits,ai_credit_system,true,false".split(),
+        "ai_credits,AI Credits,ai_credit_system,true,false",
         "credits,Credits,credit_system,true,false",
+        "",
     ]
     assert (missing.returncode, missing.stderr.strip()) == (1, "Error: Feature not found: nope")
 
@@ -183,7 +185,7 @@ def test_nuke_leaves_nothing(atmn: Atmn, used: Server) -> None:
 
 
 def test_nuke_spares_production(atmn: Atmn, used: Server) -> None:
-    """atmn refuses `--prod`, and a production key in the place of the sandbox one."""
+    """Atmn refuses `--prod`, and a production key in the place of the sandbox one."""
     flag = atmn("nuke", "--prod", env={"AUTUMN_PROD_SECRET_KEY": LIVE_KEY})
     key = atmn("nuke", "--dangerously-skip-all-confirmation-prompts", key=LIVE_KEY)
 

@@ -4,20 +4,17 @@ What the library sends is compared with the recording of the real thing. What it
 schemas: it raises ResponseValidationError where an answer does not.
 """
 
-import contextlib
 import json
-import socket
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.processes import Server
-from interop.clients import Library
 
+from cli.processes import Server
 from fastapi_autumn.emulator import EMULATOR_KEY
+from interop.clients import Library
+from interop.situations import prepare
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 
@@ -154,41 +151,8 @@ CASES = {
 
 
 @pytest.fixture
-def ready(seeded: Server) -> Server:
-    """The emulator with the recorded catalog and a customer, who is on its free plan."""
-    seeded.call("/v1/features.update", {"feature_id": "messages", "event_names": ["chat", "e"]})
-    seeded.call("/v1/customers.get_or_create", {"customer_id": "cus_123"})
-    return seeded
-
-
-@pytest.fixture
 def options(server: Server) -> dict[str, Any]:
     return {"secretKey": EMULATOR_KEY, "serverURL": server.url, "failOpen": False}
-
-
-@pytest.fixture
-def nobody() -> Iterator[str]:
-    """An address at which nobody listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
-
-
-@pytest.fixture
-def hanging_up() -> Iterator[str]:
-    """An address at which somebody takes a request and closes the connection."""
-
-    def hang_up() -> None:
-        with contextlib.suppress(OSError):  # the listener was closed: the test is over
-            while True:
-                connection, _ = listener.accept()
-                with connection:
-                    connection.recv(65_536)
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=hang_up, daemon=True).start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        listener.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture(params=["down", "hung up", "broken", "slow"])
@@ -205,37 +169,6 @@ def trouble(request: pytest.FixtureRequest, ready: Server) -> tuple[str, dict[st
     return name, {}, {"timeoutMs": 100}
 
 
-def _prepare(server: Server, what: str) -> None:
-    """Do what has to be there before a call."""
-    customer = {"customer_id": "cus_123"}
-    lock = {"lock_id": "lock_1", "enabled": True}
-    if what == "clock":
-        now = server.call("/emulator/clock", {"seconds": 0})["now"]
-        server.call("/emulator/clock", {"milliseconds": 1_900_000_000_000 - 3_600_000 - now})
-    elif what == "entity":
-        _prepare(server, "pro")
-        server.call("/v1/entities.create", customer | {"entity_id": "e1", "name": "E", "feature_id": "seats"})
-    elif what == "lock":
-        body = customer | {"feature_id": "messages", "required_balance": 3, "lock": lock}
-        assert server.call("/v1/balances.check", body)["allowed"]
-    elif what == "no plan":
-        server.call("/v1/plans.delete", {"plan_id": "pro_annual"})
-        server.call("/v1/plans.delete", {"plan_id": "pro"})
-    elif what == "nothing":
-        server.call("/emulator/reset")
-    elif what == "pro":
-        server.call("/v1/billing.attach", customer | {"plan_id": "pro", "no_billing_changes": True})
-    elif what == "tokens":
-        server.call("/v1/balances.create", customer | {"feature_id": "ai_credits", "included_grant": 10})
-    elif what == "unused":
-        _prepare(server, "nothing")
-        body = {"feature_id": "messages", "name": "M", "type": "metered", "consumable": True}
-        server.call("/v1/features.create", body)
-    else:
-        assert what == "unverified"
-        server.fault("balances.check", kind="unverified")
-
-
 def test_every_recorded_call_is_made() -> None:
     """The table has each call of the recording, and no other."""
     assert CASES.keys() == RECORDED.keys()
@@ -246,7 +179,7 @@ def test_call(name: str, ready: Server, autumn_js: Library, options: dict[str, A
     """The library sends what was recorded, and understands what the emulator answers."""
     case = CASES[name]
     for what in case.first:
-        _prepare(ready, what)
+        prepare(ready, what)
     ready.requests.clear()
 
     answer = autumn_js(case.call, case.arguments, options=options, **case.more)
