@@ -1,6 +1,8 @@
 """The books balance: under concurrency, under any sequence of outcomes, and outside of HTTP."""
 
 import asyncio
+import sqlite3
+import time
 from collections import Counter
 from decimal import Decimal
 from typing import Any
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from fastapi_autumn import Charge, Customer, ModelCharge
+from fastapi_autumn.emulator import Fault
 from fastapi_autumn.errors import AmountError, ConfigurationError, InsufficientCredits, UnknownModel
 from service import Service
 
@@ -224,3 +227,28 @@ def test_repr_of_a_charge(tmp_path):
     shown, charge = asyncio.run(show())
 
     assert shown == f"<Charge {charge.id} open: 5 credits of ada for large>"
+
+
+async def test_what_a_shutdown_cannot_deliver_waits_for_the_next_start(tmp_path):
+    """A shutdown while Autumn is down ends in its time, and the refund is delivered by the next process."""
+    options = {"emulator_path": tmp_path / "emulator.db", "shutdown_timeout": 0.3, "max_retries": 0}
+    service = service_with_outcomes(tmp_path, **options)
+    started = time.monotonic()
+    async with service.calling() as client:
+        service.emulator.faults.add("balances.track", Fault(kind="fail", status=503))
+        await client.post("/ai/chat", json={"model": "large", "how": "raises"})
+    assert time.monotonic() - started < 5
+
+    with sqlite3.connect(tmp_path / "outbox.db") as database:
+        assert database.execute("SELECT customer_id, action, value FROM autumn_outbox").fetchall() == [
+            ("ada", "track", "-5")
+        ]
+
+    service.emulator.faults.clear()
+    successor = service_with_outcomes(tmp_path, **options)
+    async with successor.calling(), asyncio.timeout(15):
+        while True:
+            record = await successor.autumn.client.customers.get("ada")
+            if record.balances["ai_credits"].usage == 0:
+                break
+            await asyncio.sleep(0.05)
