@@ -1,5 +1,7 @@
 """Time: the calendar of resets, and a clock that all workers share."""
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import httpx
@@ -81,6 +83,32 @@ async def test_everything_survives_a_restart(tmp_path):
         assert await client.remaining() == 50
         assert (await client.ok("plans.get", plan_id="pro"))["name"] == "Professional"
     after.close()
+
+
+def test_callers_on_several_threads_take_turns(emulator):
+    """Threads with event loops of their own share one emulator: every use is counted once."""
+
+    def use():
+        async def run():
+            async with Autumn(emulator) as client:
+                for _ in range(10):
+                    await client.ok("balances.track", customer_id="ann", feature_id="usage")
+
+        asyncio.run(run())
+
+    async def prepare():
+        async with Autumn(emulator) as client:
+            await client.ok("customers.get_or_create", customer_id="ann")
+
+    asyncio.run(prepare())
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: use(), range(4)))
+
+    async def left():
+        async with Autumn(emulator) as client:
+            return await client.remaining()
+
+    assert asyncio.run(left()) == 10
 
 
 def test_the_clock_moves_forward_only(emulator):

@@ -90,6 +90,13 @@ async def test_unverified_is_autumn_failing_open(autumn, emulator, works, left):
     assert await autumn.remaining() == left
 
 
+async def test_an_unverified_track_has_the_shape_of_a_track(autumn, emulator):
+    """Track fails open with its own shape: the value, and no balance."""
+    emulator.faults.add("*", Fault(kind="unverified", times=1))
+    answer = await autumn.call("balances.track", customer_id="ann", feature_id="usage")
+    assert (answer.status_code, answer.json()) == (202, {"customer_id": "ann", "value": 1, "balance": None})
+
+
 async def test_a_probability_with_a_seed_hits_the_same_calls_every_time(autumn, emulator):
     """Chaos can be repeated: the same seed fails the same calls."""
 

@@ -90,6 +90,26 @@ def ask(path, job):
     return asyncio.run(run())
 
 
+def _open(path, start, answers):
+    start.wait(30)
+    Emulator(path, catalog=CATALOG).close()
+    answers.put("opened")
+
+
+@pytest.mark.slow
+def test_workers_that_start_together_share_a_new_file(tmp_path):
+    """Six processes open a file that is not there yet; each gets it, and the catalog is in it once."""
+    context = multiprocessing.get_context("spawn")
+    start, answers = context.Barrier(6), context.Queue()
+    workers = [context.Process(target=_open, args=(tmp_path / "new.db", start, answers)) for _ in range(6)]
+    for worker in workers:
+        worker.start()
+    assert [answers.get(timeout=50) for _ in workers] == ["opened"] * 6
+    for worker in workers:
+        worker.join()
+    assert len(ask(tmp_path / "new.db", lambda autumn: autumn.ok("plans.list"))["list"]) == 3
+
+
 @pytest.mark.slow
 def test_200_checks_at_once_from_four_processes(path):
     """Fifty credits allow exactly fifty of two hundred checks, and the balance ends at zero."""

@@ -18,7 +18,7 @@ from fastapi_autumn.emulator._catalog import Catalog
 from fastapi_autumn.emulator._clock import DAY, Clock, system_clock
 from fastapi_autumn.emulator._errors import ApiError, duplicate_idempotency_key
 from fastapi_autumn.emulator._faults import Fault, Faults
-from fastapi_autumn.emulator._http import Answer, Call, Operation, parse_json, parse_version
+from fastapi_autumn.emulator._http import Answer, Call, Operation, parse_json, parse_object, parse_version
 from fastapi_autumn.emulator._keys import EMULATOR_KEY, PUBLISHABLE_KEY
 from fastapi_autumn.emulator._seeding import WireCatalog, seed, wire_of
 from fastapi_autumn.emulator._store import Document, State, Store
@@ -167,12 +167,13 @@ class Emulator:
             if fault.kind == "fail":
                 return _response(_failure(fault))
             if fault.kind == "unverified" and not fault.works:
-                return _response(_unverified(parse_json(raw)))
-        answer = self._answer(request, raw, route, state)
+                return _response(_unverified(route, raw))
+        with self._store.lock:
+            answer = self._answer(request, raw, route, state)
         if fault is not None:
             await _after(fault, send)
             if fault.kind == "unverified" and answer.status < 400:  # noqa: PLR2004 - a refusal stays one
-                return _response(_unverified(parse_json(raw)))
+                return _response(_unverified(route, raw))
         return _response(answer)
 
     def _answer(self, request: Request, raw: bytes, route: _Route, state: State) -> Answer:
@@ -276,9 +277,9 @@ def _failure(fault: Fault) -> Answer:
     return Answer(fault.status, {"message": "A fault that was asked for", "code": code, "env": "sandbox"}, headers)
 
 
-def _unverified(body: Any) -> Answer:
-    sent = body if isinstance(body, dict) else {}
-    if "value" in sent or "event_name" in sent:
+def _unverified(route: _Route, raw: bytes) -> Answer:
+    sent = parse_object(parse_json(raw))
+    if route.operation is not None and route.operation.name != "balances.check":
         return Answer(202, {"customer_id": sent.get("customer_id"), "value": sent.get("value", 1), "balance": None})
     required = sent.get("required_balance", 1)
     answer = {"allowed": True, "customer_id": sent.get("customer_id"), "required_balance": required}

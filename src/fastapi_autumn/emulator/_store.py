@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,6 +62,10 @@ _TABLES = (
 )  # fmt: skip
 
 
+_PATIENCE = 30
+"""How many seconds a worker waits for its turn to write."""
+
+
 class State(NamedTuple):
     """What every request has to know before it starts; one row, so that reading it costs microseconds."""
 
@@ -75,10 +81,12 @@ class Store:
     def __init__(self, path: str | Path) -> None:
         if str(path) != ":memory:":
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+        self.lock = threading.RLock()
+        """Held for the length of a request, for callers on several threads: they share one connection."""
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_PATIENCE)
+        _use_write_ahead_log(self._db)
         # The journal protects against a killed process. Only a power cut could lose the last writes, and what is
         # emulated here is not worth an fsync per request.
-        self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = OFF")
         self._db.executescript(_SCHEMA)
 
@@ -99,16 +107,17 @@ class Store:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Take the write lock at once, commit at the end, and undo everything if an exception leaves the block."""
-        if self._db.in_transaction:
-            yield
-            return
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+        with self.lock:
+            if self._db.in_transaction:
+                yield
+                return
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
 
     def rows(self, sql: str, *values: Any) -> list[Row]:
         """Run a statement and return its rows."""
@@ -169,3 +178,17 @@ class Store:
         found = self.ticket(kind, identifier)
         self._db.execute("DELETE FROM tickets WHERE kind = ? AND id = ?", (kind, identifier))
         return found
+
+
+def _use_write_ahead_log(database: sqlite3.Connection) -> None:
+    """Switch a new file over. SQLite does not wait for its turn here, so workers that start together have to."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
