@@ -62,7 +62,7 @@ class AsgiTransport:
             raise ConnectFailed(path, "connection refused") from error
         except ConnectionError as error:
             raise NoAnswer(path, f"the connection broke ({type(error).__name__})") from error
-        if not messages or messages[-1].get("more_body", False):
+        if not messages or messages[-1]["type"] != "http.response.body" or messages[-1].get("more_body", False):
             raise NoAnswer(path, "the answer is not complete")
         return Answer(
             status=messages[0]["status"],
