@@ -249,6 +249,14 @@ async def test_other_operations_go_through_call(client: AutumnClient, autumn: An
     assert json.loads(route.calls.last.request.content) == {"customer_id": "ada", "entity_id": "e1"}
 
 
+async def test_reads_paths_too(client: AutumnClient, autumn: Any) -> None:
+    """The few things that Autumn answers to a GET come with the key, and without a body."""
+    route = autumn.get("/organization/me").respond(json={"name": "Acme"})
+    assert (await client.get("organization/me")).body == b'{"name":"Acme"}'
+    sent = route.calls.last.request
+    assert (sent.content, sent.headers["authorization"]) == (b"", f"Bearer {KEY}")
+
+
 def test_needs_a_key() -> None:
     """A client that could only be refused is not made."""
     with pytest.raises(ConfigurationError, match="set AUTUMN_SECRET_KEY"):
@@ -260,6 +268,18 @@ def test_takes_one_way_to_autumn(settings: AutumnSettings) -> None:
     transport = HttpxTransport("http://localhost", timeout=1, connect_timeout=1)
     with pytest.raises(ConfigurationError, match="not both"):
         AutumnClient(settings, http_client=httpx.AsyncClient(), transport=transport)
+
+
+async def test_leaves_a_transport_that_was_passed_in_open(settings: AutumnSettings) -> None:
+    """As with a client: who opens it closes it."""
+    closed: list[str] = []
+
+    class Counting(HttpxTransport):
+        async def aclose(self) -> None:
+            closed.append("closed")
+
+    await AutumnClient(settings, transport=Counting("http://localhost", timeout=1, connect_timeout=1)).aclose()
+    assert closed == []
 
 
 def test_takes_a_key_of_its_own(settings: AutumnSettings) -> None:
