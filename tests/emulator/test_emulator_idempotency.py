@@ -58,3 +58,11 @@ async def test_what_a_refused_request_wrote_is_undone(autumn, emulator):
     assert answer.status_code == 400
     assert await autumn.remaining() == 50
     assert EMULATOR_KEY not in answer.text
+
+
+async def test_a_part_of_a_batch_that_fails_frees_its_key(autumn):
+    """One track that cannot be done is left out; its key works afterwards, and the others are done."""
+    refused = {**USE, "value": 500, "overage_behavior": "reject", "idempotency_key": "k"}
+    await autumn.post("/v1/balances.batch_track", json=[USE, refused, {**USE, "idempotency_key": "other"}])
+    assert await autumn.remaining() == 40
+    await autumn.ok("balances.track", **{**USE, "idempotency_key": "k"})

@@ -119,6 +119,18 @@ class Store:
                 raise
             self._db.execute("COMMIT")
 
+    @contextmanager
+    def part(self) -> Iterator[None]:
+        """Make a part of the transaction that can fail by itself: an exception undoes only what is in the block."""
+        self._db.execute("SAVEPOINT part")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK TO part")
+            raise
+        finally:
+            self._db.execute("RELEASE part")
+
     def rows(self, sql: str, *values: Any) -> list[Row]:
         """Run a statement and return its rows."""
         return self._db.execute(sql, values).fetchall()

@@ -10,6 +10,7 @@ from fastapi_autumn.emulator import _shapes, _tokens
 from fastapi_autumn.emulator._balances import InsufficientBalance, OverageBehavior, set_remaining
 from fastapi_autumn.emulator._clock import DAY
 from fastapi_autumn.emulator._customer import Customer
+from fastapi_autumn.emulator._entitlements import ZERO
 from fastapi_autumn.emulator._errors import ApiError, duplicate_idempotency_key, invalid_inputs, invalid_request
 from fastapi_autumn.emulator._http import NEWEST, Answer, Call, Operation
 from fastapi_autumn.emulator._metering import (
@@ -68,9 +69,7 @@ def track_tokens(call: Call) -> Any:
         for name in _tokens.KINDS
     }
     properties = fields.mapping("properties")
-    behavior = fields.raw("overage_behavior") or "cap"
-    if behavior not in OVERAGE_BEHAVIORS:
-        fields.fail("overage_behavior", "Invalid input")
+    behavior = _read_behavior(fields)
     entity_id = fields.string("entity_id", nullable=True)
     fields.check()
     customer = customer_of(call, customer_id)
@@ -79,10 +78,11 @@ def track_tokens(call: Call) -> Any:
     price = _tokens.price(system, model_id, counted, call.rates)
     with_key(call, fields)
     request = _Track(
-        customer_id, price.cost, entity_id, {**price.properties, **(properties or {})}, None,
-        cast("OverageBehavior", behavior), skip_event=False,
+        customer_id, price.cost, entity_id, {**price.properties, **(properties or {})}, None, behavior,
+        skip_event=False,
     )  # fmt: skip
-    return _take(call, customer, [system["id"]], request, no_tokens_cost=Decimal(1))
+    # No tokens at all take 1: Autumn reads the value 0 as "not given".
+    return _take(call, customer, [system["id"]], request, zero_takes=Decimal(1))
 
 
 def batch_track_tokens(call: Call) -> Any:
@@ -123,9 +123,7 @@ def _read(call: Call, fields: Fields) -> tuple[_Track, list[str]]:
     timestamp = fields.time("timestamp")
     if timestamp is not None and timestamp > call.now:
         fields.fail("timestamp", "timestamp cannot be in the future")
-    behavior = fields.raw("overage_behavior") or "cap"
-    if behavior not in OVERAGE_BEHAVIORS:
-        fields.fail("overage_behavior", "Invalid input")
+    behavior = _read_behavior(fields)
     skip_event = fields.boolean("skip_event")
     fields.boolean("async")
     fields.check()
@@ -137,20 +135,19 @@ def _read(call: Call, fields: Fields) -> tuple[_Track, list[str]]:
         features = [key for key, found in call.catalog.features.items() if event_name in found["event_names"]]
         if not features:
             raise invalid_request(f"No features found for event name: {event_name}", status=404)
-    request = _Track(
-        customer_id,
-        units_of(value),
-        entity_id,
-        properties,
-        timestamp,
-        cast("OverageBehavior", behavior),
-        skip_event,
-    )
+    request = _Track(customer_id, units_of(value), entity_id, properties, timestamp, behavior, skip_event)
     return request, features
 
 
+def _read_behavior(fields: Fields) -> OverageBehavior:
+    behavior = fields.raw("overage_behavior") or "cap"
+    if behavior not in OVERAGE_BEHAVIORS:
+        fields.fail("overage_behavior", "Invalid input")
+    return cast("OverageBehavior", behavior)
+
+
 def _take(
-    call: Call, customer: Customer, features: list[str], request: _Track, *, no_tokens_cost: Decimal | None = None
+    call: Call, customer: Customer, features: list[str], request: _Track, *, zero_takes: Decimal = ZERO
 ) -> Document:
     deductions: list[Document] = []
     shown: Document | None = None
@@ -158,10 +155,7 @@ def _take(
     for feature_id in features:
         meter = Meter.of(call, customer, feature_id, request.entity_id)
         key = meter.shown_feature(request.value)
-        units = request.value
-        if units == 0 and no_tokens_cost is not None:
-            # track_tokens with no tokens at all takes 1: Autumn reads the value 0 as "not given".
-            units = no_tokens_cost
+        units = request.value or zero_takes
         behavior = request.behavior
         if behavior == "cap" and units > 0 and not call.catalog.features[feature_id]["consumable"]:
             # Seats that are taken are taken: what is not consumed may go past what was granted.
@@ -194,7 +188,8 @@ def _batch(call: Call, one: Any) -> Answer:
     for body in many(call.body, most=_BATCH):
         call.body = body
         try:
-            one(call)
+            with call.store.part():
+                one(call)
         except ApiError as error:
             if error.code == "invalid_inputs":
                 raise
