@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from cli.processes import CATALOG, Run, Server, clean_environment
 
 

@@ -9,7 +9,7 @@ import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.request import Request, urlopen
 
 import uvicorn
@@ -26,7 +26,13 @@ from fastapi_autumn.catalog import feature, item, plan, price
 ai_usage = feature(id="ai_usage", name="AI usage", type="metered", consumable=True)
 ai_credits = feature(id="ai_credits", name="AI credits", type="credit_system", credit_schema={ai_usage: 1})
 
-free = plan(id="free", name="Free", group="main", auto_enable=True, items=[item(ai_credits, included=50, reset="month")])
+free = plan(
+    id="free",
+    name="Free",
+    group="main",
+    auto_enable=True,
+    items=[item(ai_credits, included=50, reset="month")],
+)
 # The one that pays.
 pro = plan(
     id="pro",
@@ -58,7 +64,7 @@ class Server:
     def environment(self) -> dict[str, str]:
         return {"AUTUMN_BASE_URL": self.url, "AUTUMN_SECRET_KEY": EMULATOR_KEY}
 
-    def __enter__(self) -> "Server":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -1,4 +1,4 @@
-"""`autumn login`, `logout` and `env`. What a browser does is done here by hand; test_cli_login_browser has a real one."""
+"""`autumn login`, `logout` and `env`. What a browser does is done by hand; test_cli_login_browser has a real one."""
 
 import contextlib
 import os
@@ -14,8 +14,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from urllib.request import urlopen
 
 import pytest
-from cli.processes import LIVE_KEY, Run, Server, clean_environment
 
+from cli.processes import LIVE_KEY, Run, Server, clean_environment
 from fastapi_autumn.emulator import EMULATOR_KEY
 
 pytestmark = pytest.mark.usefixtures("login_ports")
@@ -92,8 +92,8 @@ def test_login_asks_for_what_the_official_command_line_asks_for(login: Login, se
     assert login.query["code_challenge_method"] == "S256"
     assert login.query["prompt"] == "consent"
     assert login.query["scope"] == (
-        "customers:create customers:read customers:list customers:update customers:delete features:create features:read "
-        "features:list features:update features:delete plans:create plans:read plans:list plans:update plans:delete "
+        "customers:create customers:read customers:list customers:update customers:delete features:create "
+        "features:read features:list features:update features:delete plans:create plans:read plans:list plans:update plans:delete "
         "rewards:read rewards:write apiKeys:create apiKeys:read organisation:read"
     )
 

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from cli.processes import Run, clean_environment
 
 import fastapi_autumn
+from cli.processes import Run, clean_environment
 from fastapi_autumn.cli._app import COMMANDS
 
 _MILLISECONDS_FOR_HELP = 200

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from cli.processes import Run, Server
 from cli.test_cli_refunds import outbox
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
-from cli.processes import Run, clean_environment
 
+from cli.processes import Run, clean_environment
 from fastapi_autumn import AutumnClient, AutumnSettings, Customer
 from fastapi_autumn.emulator import EMULATOR_KEY, Emulator
 from fastapi_autumn.transports import AsgiTransport

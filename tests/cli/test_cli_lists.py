@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
-from cli.processes import Run, Server
 
+from cli.processes import Run, Server
 from fastapi_autumn.catalog import Catalog
 
 

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from cli.processes import Run
 
 _PRICES = '[models]\n"gpt-4o" = 2\n"claude-sonnet-4" = 0.5\n"house-model" = 1\n'

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from cli.processes import Run, Server
 
+from cli.processes import Run, Server
 from fastapi_autumn.catalog import Catalog, diff
 
 

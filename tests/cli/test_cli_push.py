@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.processes import LIVE_KEY, Run, Server
 
+from cli.processes import LIVE_KEY, Run, Server
 from fastapi_autumn.catalog import Catalog
 from fastapi_autumn.cli._pending import preview_body, update_body
 
@@ -70,7 +70,7 @@ def test_diff_shows_the_fields_that_change(remote: Run, catalog_file: Path) -> N
 
 
 def test_what_goes_is_said_before_it_goes(remote: Run, server: Server, catalog_file: Path) -> None:
-    """A deletion is in the table and in the question; where customers have the plan, it is archived, and that is said."""
+    """A deletion is in the table and in the question; a plan in use is archived, and that is said."""
     text = catalog_file.read_text()
     old = 'gone = plan(id="gone", name="Gone")\nused = plan(id="used", name="Used")\n'
     catalog_file.write_text(text + old)

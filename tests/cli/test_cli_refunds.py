@@ -7,8 +7,8 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from cli.processes import Run
 
+from cli.processes import Run
 from fastapi_autumn.settlement import Action, Entry
 from fastapi_autumn.settlement.outbox import Outbox
 

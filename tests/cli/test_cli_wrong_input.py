@@ -1,8 +1,10 @@
 """What can be wrong around a command: each gets its sentence and its exit code, and never a traceback."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
+
 from cli.processes import LIVE_KEY, Run, Server
 
 _ASKS_AUTUMN = [
@@ -19,7 +21,7 @@ _ASKS_AUTUMN = [
 ]
 
 
-def failed_with(result: "object", *parts: str) -> None:
+def failed_with(result: subprocess.CompletedProcess[str], *parts: str) -> None:
     """Ended with 1, said one thing on stderr, and printed no result."""
     assert result.returncode == 1, result.stderr
     assert result.stdout == ""
@@ -64,7 +66,7 @@ def test_a_server_error_is_one_sentence(remote: Run, server: Server) -> None:
 
 
 def test_a_lost_answer_says_that_it_may_have_been_done(remote: Run, server: Server, catalog_file: Path) -> None:
-    """The connection breaks after the update was sent: it is not sent again, and the sentence does not claim a failure."""
+    """The connection breaks after the update was sent: it is not sent again, and nobody claims that it failed."""
     server.fault("catalog.update", kind="drop")
     result = remote("push", "--yes")
     assert result.returncode == 1

@@ -26,7 +26,7 @@ StartCursor = Annotated[str, typer.Option(help="Where the page starts: the curso
 All = Annotated[bool, typer.Option("--all", help="Every page, not only one.", show_default=False)]
 Search = Annotated[str | None, typer.Option("--search", "-s", help="Only those whose id or name contains this.")]
 Archived = Annotated[bool, typer.Option("--include-archived", help="Also archived ones.", show_default=False)]
-OneId = Annotated[str | None, typer.Argument(metavar="[ID]", help="Show this one.", show_default=False)]
+OneId = Annotated[str | None, typer.Argument(metavar="ID", help="Show this one.", show_default=False)]
 
 
 def customers(

@@ -25,7 +25,7 @@ def models(
     *,
     model: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[MODEL]...", help="Only these; they need not be listed.", show_default=False),
+        typer.Argument(metavar="MODEL", help="Only these; they need not be listed.", show_default=False),
     ] = None,
     prices: Annotated[Path | None, typer.Option(help="The price list.", show_default="AUTUMN_PRICES")] = None,
     config: CatalogFile = Path("autumn_config.py"),

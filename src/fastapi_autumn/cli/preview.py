@@ -18,7 +18,7 @@ __all__ = ["preview"]
 
 def preview(
     *,
-    plan_id: Annotated[str | None, typer.Argument(metavar="[PLAN]", help="Only this plan.", show_default=False)] = None,
+    plan_id: Annotated[str | None, typer.Argument(metavar="PLAN", help="Only this plan.", show_default=False)] = None,
     config: CatalogFile = Path("autumn_config.py"),
     currency: Annotated[str, typer.Option(help="The currency that the prices are in.")] = "USD",
     output_format: OutputFormat = "table",
