@@ -24,11 +24,11 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(DEMO_STAMP): pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[cli]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[cli,fast]'
 	@touch $@
 
 demo: $(DEMO_STAMP)  ## Serve the demo and say what to try; PORT=... chooses the port
-	@AUTUMN_EMULATOR=$${AUTUMN_EMULATOR:-true} $(BIN)/python -m demo_app
+	@AUTUMN_EMULATOR=$${AUTUMN_EMULATOR:-true} AUTUMN_TRANSPORT=$${AUTUMN_TRANSPORT:-reqwest} $(BIN)/python -m demo_app
 
 lint: $(STAMP)  ## Check style, types and the direction of imports
 	$(BIN)/ruff check .

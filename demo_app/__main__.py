@@ -48,7 +48,11 @@ def main() -> None:
         app = create_app()
     except ConfigurationError as error:
         sys.exit(f"error: {error}")
-    listening = _listen(os.environ.get("PORT"))
+    port = os.environ.get("PORT")
+    try:
+        listening = _listen(port)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: cannot listen on port {port} ({error}); choose another one with PORT=...")
     print(_instructions(listening.getsockname()[1]), flush=True)  # noqa: T201 - this is what it is for
     uvicorn.Server(uvicorn.Config(app)).run(sockets=[listening])
 

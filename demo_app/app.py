@@ -34,12 +34,9 @@ def create_app(settings: AutumnSettings | None = None, model: ModelSettings | No
             yield {"provider": provider}
 
     app = FastAPI(title="A metered AI service", lifespan=lifespan)
-    app.add_middleware(AutumnMiddleware, autumn=autumn, paths=["/ai", "/billing"], identify=identify)
+    app.add_middleware(AutumnMiddleware, autumn=autumn, paths=["/ai"], identify=identify)
     app.add_exception_handler(ProviderError, provider_failed)
     app.include_router(chat_router(prices))
-    app.include_router(autumn.router(prefix="/billing"))
+    app.include_router(autumn.router(prefix="/billing", customer=identify))
     app.include_router(page_router(autumn, prices, stand_in=model.base_url is None))
-    if autumn.settings.emulator:
-        # Its check-out page, which with the real Autumn is Stripe's.
-        app.add_route("/checkout/{path:path}", autumn.emulator, include_in_schema=False)  # type: ignore[arg-type] # an ASGI app will do
     return app
