@@ -11,6 +11,7 @@ import json
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,6 +85,8 @@ class Store:
         self.lock = threading.RLock()
         """Held for the length of a request, for callers on several threads: they share one connection."""
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_PATIENCE)
+        # An emulator may live as long as the process; newer Pythons warn of a connection that nobody closed.
+        weakref.finalize(self, self._db.close)
         _use_write_ahead_log(self._db)
         # The journal protects against a killed process. Only a power cut could lose the last writes, and what is
         # emulated here is not worth an fsync per request.
