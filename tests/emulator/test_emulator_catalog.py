@@ -100,3 +100,41 @@ async def test_the_official_clients_versions_are_accepted(autumn):
         answer = await autumn.call("balances.check", headers=headers, customer_id="ann", feature_id="usage")
         assert answer.json()["balance"]["remaining"] == 50
     assert (await autumn.call("features.list", headers={"x-api-version": "3.0.0"})).status_code == 400
+
+
+async def test_features_and_plans_can_be_renamed_while_nobody_uses_them(autumn):
+    """A new id is taken over; one that is in use or taken is refused."""
+    await autumn.ok("features.create", feature_id="draft", name="Draft", type="metered", consumable=True)
+    await autumn.ok("features.update", feature_id="draft", new_feature_id="final")
+    assert (await autumn.call("features.get", feature_id="draft")).status_code == 404
+    assert (await autumn.call("features.update", feature_id="final", new_feature_id="usage")).status_code == 409
+    await autumn.ok("plans.update", plan_id="top_up", new_plan_id="refill")
+    assert (await autumn.ok("plans.get", plan_id="refill"))["name"] == "Top-up"
+    assert (await autumn.call("plans.update", plan_id="free", new_plan_id="gratis")).status_code == 400
+
+
+async def test_a_preview_names_what_changes(autumn):
+    """Items that come, go and change, the price before and after, and features."""
+    changed = copy.deepcopy(CATALOG)
+    pro = changed["plans"][1]
+    pro["price"]["amount"] = 25
+    pro["items"] = [pro["items"][0] | {"included": 3000}, {"feature_id": "images", "included": 5}, pro["items"][2]]
+    changed["features"][0]["name"] = "Use"
+    preview = await autumn.ok("catalog.preview_update", **changed)
+    change = preview["plan_changes"][1]
+    found = {(item["action"], item["feature_id"]) for item in change["item_changes"]}
+    assert found == {("deleted", "support"), ("created", "images"), ("updated", "credits")}
+    assert (change["price_change"]["previous"]["amount"], change["price_change"]["current"]["amount"]) == (20, 25)
+    assert preview["feature_changes"][0]["previous_attributes"] == {"name": "Usage"}
+
+
+async def test_features_go_with_the_plans_that_used_them(autumn):
+    """Deleting plans and credit systems in one push frees their features; what is still used is archived."""
+    kept = {"plans": [CATALOG["plans"][0]], "features": [], "skip_deletions": False}
+    preview = (await autumn.ok("catalog.preview_update", **kept))["feature_changes"]
+    assert {change["feature_id"]: change["will_archive"] for change in preview} == {
+        "usage": True, "images": True, "seats": False, "support": False, "credits": True,
+    }  # fmt: skip
+    await autumn.ok("catalog.update", **kept)
+    left = {feature["id"]: feature["archived"] for feature in (await autumn.ok("features.list"))["list"]}
+    assert left == {"usage": True, "images": True, "credits": True}

@@ -174,7 +174,7 @@ def _feature_removal(call: Call, feature_id: str, push: _Push) -> Document:
         if not _plans.customers_on(call.store, catalog.plans[plan_id]):
             del catalog.versions[plan_id]
     for key in push.gone_features:
-        if key != feature_id:
+        if key != feature_id and _features.feature_users(catalog, key) is None:
             catalog.features.pop(key, None)
     used = _features.feature_users(catalog, feature_id)
     return _change(feature_id, "remove") | {"will_archive": used is not None}
