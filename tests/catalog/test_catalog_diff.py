@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from fastapi_autumn.catalog import Catalog, FieldChange, diff, feature, item, plan, price
+from fastapi_autumn.catalog import Catalog, FieldChange, Rollover, diff, feature, item, plan, price
 
 usage = feature(id="usage", name="Usage", type="metered", consumable=True)
 flag = feature(id="flag", name="Flag", type="boolean")
@@ -16,6 +16,17 @@ def test_a_catalog_does_not_differ_from_itself():
     explicit = replace(free, items=(item("usage", included=50.0, reset="month"), item("flag", included=0)))
     assert diff(catalog, catalog) == []
     assert diff(replace(catalog, plans=(explicit,)), catalog) == []
+
+
+def test_a_rollover_comes_back_with_a_length():
+    """Autumn answers with a length of 1 where none was sent, and that is no difference to push again and again."""
+    for kind in ("month", "forever"):
+        sent, back = (
+            item(usage, included=50, reset="month", rollover=Rollover(max=5, expiry_duration_type=kind, **length))
+            for length in ({}, {"expiry_duration_length": 1})
+        )
+        local, remote = (replace(catalog, plans=(replace(free, items=(one,)),)) for one in (sent, back))
+        assert diff(local, remote) == []
 
 
 def test_each_kind_of_change_is_told():

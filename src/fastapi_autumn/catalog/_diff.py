@@ -54,7 +54,7 @@ def settled(catalog: Catalog) -> Catalog:
     wire = catalog.to_wire()
     archived = {feature.id for feature in catalog.features if feature.archived}
     features = [{**entry, "archived": entry["feature_id"] in archived} for entry in wire["features"]]
-    found = Catalog.from_wire(features, wire["plans"])
+    found = Catalog.from_wire(features, _filled_in(wire["plans"]))
     order = {key: index for index, key in enumerate(catalog.ids())}
     return Catalog(
         tuple(sorted(found.features, key=lambda one: order["feature", one.id])),
@@ -63,6 +63,16 @@ def settled(catalog: Catalog) -> Catalog:
         names=catalog.names,
         file=catalog.file,
     )
+
+
+def _filled_in(value: Any) -> Any:
+    """Add what Autumn fills in: each rollover comes back with a length, even one that lasts forever."""
+    if isinstance(value, list):
+        return [_filled_in(entry) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    filled = {key: _filled_in(entry) for key, entry in value.items()}
+    return {"expiry_duration_length": 1, **filled} if "expiry_duration_type" in filled else filled
 
 
 def _entries(catalog: Catalog) -> dict[tuple[str, str], dict[str, Any]]:
