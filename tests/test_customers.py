@@ -179,6 +179,23 @@ async def test_confirms_on_every_request_by_default(autumn: Autumn) -> None:
     assert len(autumn.asked) == 3
 
 
+async def test_leaves_confirmations_out_under_load_but_never_a_creation(autumn: Autumn) -> None:
+    """Confirmations of known customers do not pile up; a new customer is created whatever is under way."""
+    registry = known(autumn)
+    crowd = [Customer(f"customer-{number}") for number in range(10)]
+    await asyncio.gather(*(registry.exists(customer) for customer in crowd))
+    autumn.hold.clear()
+    for customer in crowd:
+        await registry.exists(customer)
+    new = asyncio.create_task(registry.exists(ADA))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    autumn.hold.set()
+    await new
+    await registry.drain()
+    assert [body["customer_id"] for body in autumn.asked[10:]] == [*(c.id for c in crowd[:4]), "ada"]
+
+
 async def test_a_ttl_spares_confirmations_until_it_ends(autumn: Autumn) -> None:
     """Within the time nothing is asked and no task is made; after it, one confirmation is."""
     registry = known(autumn, ttl=0.05)

@@ -19,6 +19,7 @@ _log = logging.getLogger("fastapi_autumn")
 
 MAX_CUSTOMER_ID = 255
 _REMEMBERED = 100_000
+_CONFIRMED_AT_ONCE = 4
 # Autumn refuses spaces and slashes; control characters and surrogates do not survive its stores.
 _CUSTOMER_ID = re.compile(r"[^\s/\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
@@ -63,8 +64,14 @@ class KnownCustomers:
         return self._start(customer)
 
     async def exists(self, customer: Customer) -> None:
-        """Make sure that the customer exists: wait for a new one, confirm a known one in the background."""
+        """Make sure that the customer exists: wait for a new one, confirm a known one in the background.
+
+        Under load some confirmations are left out: they compete with checks, for this process and for the calls that
+        Autumn grants an organisation, and a check finds out by itself that a customer is gone.
+        """
         known = self.has_seen(customer)
+        if known and len(self._under_way) >= _CONFIRMED_AT_ONCE:
+            return
         task = self.ensure(customer)
         if task is not None and not known:
             await asyncio.shield(task)
