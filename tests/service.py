@@ -23,6 +23,7 @@ class Service:
         folder: Where the outbox lives.
         paths: The prefixes that the middleware covers.
         identify: Default: the header `x-user`.
+        transport: Something else that carries the calls to Autumn.
         settings: Anything else of `AutumnSettings`.
     """
 
@@ -33,6 +34,7 @@ class Service:
         paths: tuple[str, ...] = ("/ai",),
         identify: Callable[..., Any] | None = lambda connection: connection.headers.get("x-user"),
         prices: Any = None,
+        transport: Any = None,
         **settings: Any,
     ) -> None:
         self.settings = AutumnSettings(
@@ -46,7 +48,7 @@ class Service:
             }
             | settings,
         )
-        self.autumn = Autumn(self.settings, prices=prices or PRICES)
+        self.autumn = Autumn(self.settings, prices=prices or PRICES, transport=transport)
         self.app = FastAPI(lifespan=self.autumn.lifespan)
         self.app.add_middleware(AutumnMiddleware, autumn=self.autumn, identify=identify)
         self.closed: list[str] = []

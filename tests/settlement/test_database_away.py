@@ -46,9 +46,7 @@ def make_full(outbox: Outbox) -> None:
 
 
 async def make_roomy(outbox: Outbox) -> None:
-    sa.event.listen(
-        outbox._connected.sync_engine, "connect", lambda c, _: c.execute("PRAGMA max_page_count = 1000000")
-    )
+    sa.event.listen(outbox._connected.sync_engine, "connect", lambda c, _: c.execute("PRAGMA max_page_count = 1000000"))
 
 
 async def kept_in_memory(outbox: Outbox, caplog) -> None:

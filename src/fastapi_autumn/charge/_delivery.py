@@ -151,7 +151,6 @@ class Delivery:
             page = await self._client.events.list(
                 customer_id=customer_id,
                 start=start,
-                end=self._outbox.now() + _CLOCK_SLACK_MS,
                 start_cursor=cursor,
                 limit=_EVENTS_A_PAGE,
             )
