@@ -93,8 +93,8 @@ def test_login_asks_for_what_the_official_command_line_asks_for(login: Login, se
     assert login.query["prompt"] == "consent"
     assert login.query["scope"] == (
         "customers:create customers:read customers:list customers:update customers:delete features:create "
-        "features:read features:list features:update features:delete plans:create plans:read plans:list plans:update plans:delete "
-        "rewards:read rewards:write apiKeys:create apiKeys:read organisation:read"
+        "features:read features:list features:update features:delete plans:create plans:read plans:list "
+        "plans:update plans:delete rewards:read rewards:write apiKeys:create apiKeys:read organisation:read"
     )
 
 

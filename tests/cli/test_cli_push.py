@@ -1,14 +1,20 @@
 """`autumn diff` and `autumn push`."""
 
 import json
+import subprocess
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cli.processes import LIVE_KEY, Run, Server
+from fastapi_autumn import AutumnClient, AutumnSettings
 from fastapi_autumn.catalog import Catalog
-from fastapi_autumn.cli._pending import preview_body, update_body
+from fastapi_autumn.cli._pending import Pending, find_pending, preview_body, update_body
+from fastapi_autumn.errors import UnexpectedAnswer
+from fastapi_autumn.transports import Answer
 
 _RECORDED = json.loads(Path(__file__).with_name("data").joinpath("atmn-push-decisions.json").read_text())
 
@@ -28,6 +34,75 @@ def test_every_decision_is_sent_as_the_official_command_line_sends_it(case: dict
         "skip_plan_ids": case["update"]["skip_plan_ids"],
     }
     assert update_body(_recorded_catalog(), case["intents"]) == expected
+
+
+class _Recorded:
+    """A transport that answers as Autumn answered the official command line."""
+
+    def __init__(self, **answers: Any) -> None:
+        self._answers = {name.replace("__", "."): answer for name, answer in answers.items()}
+
+    async def request(self, method: str, path: str, *, body: bytes, headers: Mapping[str, str]) -> Answer:
+        return Answer(200, {}, json.dumps(self._answers[path.removeprefix("/v1/")]).encode())
+
+    async def aclose(self) -> None:
+        """There is nothing to close."""
+
+
+async def _pending(preview: Any) -> Pending:
+    lists = {"features__list": {"list": []}, "plans__list": {"list": []}}
+    transport = _Recorded(catalog__preview_update=preview, **lists)
+    client = AutumnClient(AutumnSettings(), transport=transport, secret_key="am_sk_test_whatever")
+    return await find_pending(client, Catalog())
+
+
+_CHOICES = {
+    "versionable create_version": {"pro": ("create_version", "update_current", "update_current_and_migrate", "skip")},
+    "history all versions": {
+        "pro": (
+            *("create_version", "update_current", "update_current_and_migrate", "skip"),
+            *("update_all_versions", "update_all_versions_and_migrate"),
+        )
+    },
+    "variant propagate": {"pro_annual": ("propagate", "skip")},
+    "direct variant": {"pro_annual": ("create_version", "update_current")},
+}
+
+
+@pytest.mark.parametrize("name", _CHOICES)
+async def test_what_has_to_be_decided_is_read_from_the_recorded_previews(name: str) -> None:
+    """Plans with customers or a history, variants that follow or change by themselves: each with its choices."""
+    (preview,) = [case["preview"] for case in _RECORDED["cases"] if case["name"] == name]
+    pending = await _pending(preview)
+    assert {one.plan_id: one.choices for one in pending.decisions} == _CHOICES[name]
+
+
+async def test_recorded_deletions_say_what_is_only_archived() -> None:
+    """What is in use is archived, whether it is a plan or a feature."""
+    (preview,) = [case["preview"] for case in _RECORDED["cases"] if case["name"] == "deletions yes"]
+    pending = await _pending(preview)
+    assert pending.removals == ["feature oldf", "feature usedf", "plan old", "plan oldcust"]
+    assert sorted(pending.notes) == [("feature", "usedf"), ("plan", "oldcust")]
+
+
+async def test_a_change_that_autumn_blocks_is_not_pushed_over() -> None:
+    """A blocked feature and a reward in conflict are refusals, and say why."""
+    blocked = {"feature_id": "messages", "action": "update", "blocked": True, "blocked_reason": "has_customers"}
+    pending = await _pending({"feature_changes": [blocked], "reward_changes": [{"id": "r1", "action": "conflict"}]})
+    assert pending.blocked == ("feature messages: has_customers", "reward r1: a conflict")
+
+
+async def test_rewards_that_a_push_would_delete_are_listed() -> None:
+    """A catalog file has no rewards, and a push replaces everything: what Autumn announces is shown."""
+    pending = await _pending({"reward_changes": [{"id": "r1", "action": "deleted"}]})
+    assert pending.removals == ["reward r1"]
+
+
+@pytest.mark.parametrize("preview", [{"plan_changes": [{}]}, {"feature_changes": 3}, {"plan_changes": ["pro"]}])
+async def test_a_preview_of_another_shape_is_an_error(preview: Any) -> None:
+    """A newer Autumn that answers differently stops the push; nothing is guessed."""
+    with pytest.raises(UnexpectedAnswer, match=r"catalog\.preview_update"):
+        await _pending(preview)
 
 
 def test_the_preview_asks_for_versions_and_variants_of_every_plan() -> None:
@@ -189,3 +264,28 @@ def test_a_refusal_of_autumn_is_said_in_its_words(remote: Run, server: Server, c
     assert result.returncode == 1
     assert "Error: catalog.update: Autumn answered 400 injected_fault" in result.stderr
     assert "Pushed" not in result.stdout
+
+
+@pytest.mark.slow
+def test_a_hundred_features_and_plans_take_less_than_3_seconds_each_way(
+    remote: Run, catalog_file: Path, server: Server
+) -> None:
+    """A large catalog is pushed, and pulled into a new file, within the time that a person waits."""
+    lines = ["from fastapi_autumn.catalog import feature, item, plan, price"]
+    for number in range(1, 101):
+        name = f'id="number_{number}_x", name="Number {number}"'
+        items = f'[item(f{number}, included={number}, reset="month")]'
+        lines.append(f'f{number} = feature({name}, type="metered", consumable=True)')
+        lines.append(f'p{number} = plan({name}, price=price({number}, interval="month"), items={items})')
+    catalog_file.write_text("\n".join(lines) + "\n")
+    pushed = _seconds(lambda: remote("push", "--yes"))
+    catalog_file.unlink()
+    pulled = _seconds(lambda: remote("pull"))
+    assert (pushed < 3, pulled < 3) == (True, True), (pushed, pulled)
+    assert len(Catalog.load(catalog_file).plans) == 100
+
+
+def _seconds(work: Callable[[], subprocess.CompletedProcess[str]]) -> float:
+    started = time.perf_counter()
+    assert work().returncode == 0
+    return time.perf_counter() - started

@@ -38,7 +38,7 @@ def test_a_refused_check_ends_with_3(filled: Server, remote: Run) -> None:
 def test_check_can_take_the_amount_in_the_same_step(filled: Server, remote: Run) -> None:
     """--send-event deducts."""
     result = remote("check", "ada", "ai_usage", "-r", "20", "--send-event", "--format", "json")
-    assert json.loads(result.stdout)["balance"]["remaining"] == "30"
+    assert json.loads(result.stdout)["balance"]["remaining"] == 30
 
 
 def test_track_says_what_really_moved(filled: Server, remote: Run) -> None:

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import html
 import json
+import re
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -168,9 +169,11 @@ async def fetch_keys(transport: Transport, sign_in: SignIn, code: str) -> tuple[
     granted = await _post(transport, "/api/auth/oauth2/token", urlencode(form).encode(), headers)
     bearer = {"authorization": f"Bearer {granted.get('access_token')}", "accept": "application/json"}
     keys = await _post(transport, "/cli/api-keys", b"", bearer)
-    sandbox, production = keys.get("sandbox_key"), keys.get("prod_key")
-    if not isinstance(sandbox, str) or not isinstance(production, str):
-        raise UnexpectedAnswer("/cli/api-keys", "the answer has no keys")
+    sandbox, production = keys.get("sandbox_key", ""), keys.get("prod_key", "")
+    # They become lines of a file that shells read, so nothing else may come in with them.
+    for key, kind in ((sandbox, "test"), (production, "live")):
+        if not isinstance(key, str) or not re.fullmatch(rf"am_sk_{kind}_[\w-]+", key, re.ASCII):
+            raise UnexpectedAnswer("/cli/api-keys", f"the answer has no am_sk_{kind}_... key")
     return sandbox, production
 
 

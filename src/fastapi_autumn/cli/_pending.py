@@ -147,8 +147,8 @@ def _pending(local: Catalog, remote: Catalog, preview: Mapping[str, Any]) -> Pen
             found.setdefault(key, Change(action, *key))
         if change.get("will_archive"):
             notes[key] = "archived and not deleted, because it is in use"
-        if change.get("blocked"):
-            blocked.append(f"{' '.join(key)}: {change.get('blocked_reason') or 'Autumn gives no reason'}")
+        if change.get("blocked") or change.get("action") == "conflict":
+            blocked.append(f"{' '.join(key)}: {change.get('blocked_reason') or 'a conflict'}")
         decisions += _decisions(change)
     order = [*local.ids(), *found]
     changes = sorted(found.values(), key=lambda one: (one.action == "delete", order.index((one.kind, one.id))))

@@ -1,7 +1,7 @@
 """`autumn emulator`: an Autumn on this machine."""
 
 import ipaddress
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -60,7 +60,8 @@ def serve(
         print(f"AUTUMN_BASE_URL=http://{shown}:{bound.getsockname()[1]}")
         print(f"AUTUMN_SECRET_KEY={EMULATOR_KEY}", flush=True)
         note("The emulator serves; set these two where your service runs. Ctrl-C ends it.")
-        uvicorn.Server(listening).run(sockets=[bound])
+        with suppress(KeyboardInterrupt):  # the way to end it, which uvicorn hands on when it is done
+            uvicorn.Server(listening).run(sockets=[bound])
 
 
 def reset(path: EmulatorFile = None, yes: Yes = False) -> None:

@@ -46,6 +46,7 @@ def customers(
         autumn customers user_42
         autumn customers --all --format csv > customers.csv
     """
+    _refuse_with_id(customer_id, {"--search": search, "--start-cursor": start_cursor, "--all": everything})
     settings = settings_for(prod=prod)
 
     async def one() -> None:
@@ -78,6 +79,7 @@ def plans(
         autumn plans
         autumn plans pro --format json
     """
+    _refuse_with_id(plan_id, {"--search": search})
     body = {"include_archived": include_archived or plan_id is not None, "all_versions": False}
     found = _read_catalog(_PLANS, body, prod=prod)
     _show_catalog(_PLANS, found, plan_id, search, output_format)
@@ -97,6 +99,7 @@ def features(
         autumn features
         autumn features ai_credits
     """
+    _refuse_with_id(feature_id, {"--search": search})
     found = _read_catalog(_FEATURES, {}, prod=prod)
     if feature_id is None and not include_archived:  # unlike plans.list, features.list does not leave them out itself
         found = [feature for feature in found if not feature.get("archived")]
@@ -213,6 +216,14 @@ class _Kind:
 
 _PLANS = _Kind("plan", "plans.list", _PLAN, _PLAN_ALONE)
 _FEATURES = _Kind("feature", "features.list", _FEATURE, _FEATURE)
+
+
+def _refuse_with_id(one_id: str | None, options: Mapping[str, Any]) -> None:
+    for option, value in options.items():
+        if one_id is not None and value:
+            raise typer.BadParameter(
+                f"it chooses from many, and {one_id!r} is one; leave out either", param_hint=option
+            )
 
 
 async def _show_pages(

@@ -34,6 +34,8 @@ def pull(
         autumn pull --prod --config catalog/autumn_config.py
         autumn pull --ts
     """
+    if force and typescript:
+        raise typer.BadParameter("--ts always writes its file anew; leave out --force", param_hint="--force")
     settings = settings_for(prod=prod)
 
     async def read() -> Catalog:

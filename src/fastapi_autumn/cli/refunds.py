@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from fastapi_autumn.cli._backend import CommandSettings, run
 from fastapi_autumn.cli._console import confirm, fields, moment, note, show
@@ -164,8 +164,11 @@ def _with_outbox(work: Callable[[Outbox | None], Awaitable[_T]]) -> _T:
     url = CommandSettings.load().outbox_url
 
     async def do() -> _T:
-        async with open_outbox(url) as outbox:
-            return await work(outbox)
+        try:
+            async with open_outbox(url) as outbox:
+                return await work(outbox)
+        except SQLAlchemyError as error:
+            raise ConfigurationError(f"The outbox cannot be read ({error}); check AUTUMN_OUTBOX_URL.") from error
 
     return run(do())
 

@@ -4,6 +4,7 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 import typer
+from pydantic_core import to_jsonable_python
 
 from fastapi_autumn.cli._backend import connect, run, settings_for
 from fastapi_autumn.cli._console import show
@@ -106,4 +107,4 @@ def _show(
     row["balance_of"] = None if balance is None else balance.feature_id
     for name in ("remaining", "usage", "granted"):
         row[name] = None if balance is None else "unlimited" if balance.unlimited else f"{getattr(balance, name):f}"
-    show(output_format, list(row), [list(row.values())], document=result.model_dump(mode="json"))
+    show(output_format, list(row), [list(row.values())], document=to_jsonable_python(result))
