@@ -1,4 +1,4 @@
-"""A hundred thousand entries wait: starting does not take longer for it, nor does memory grow, and two share the work."""
+"""A hundred thousand entries wait: starting takes no longer for it, memory does not grow, and two share the work."""
 
 import time
 import tracemalloc
