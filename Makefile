@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 DEMO_STAMP := $(VENV)/.installed-demo
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test lint fmt docs pins chromium clean bench
+.PHONY: help demo test lint fmt docs pins chromium node clean bench
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
@@ -40,7 +40,7 @@ fmt: $(STAMP)  ## Format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: $(STAMP) chromium  ## Run every test
+test: $(STAMP) chromium node  ## Run every test
 	$(BIN)/python -m pytest -n auto
 
 # The tests of the demo's page drive it. Playwright's own download would be another 150 MB and another source.
@@ -48,6 +48,12 @@ chromium:
 	@test -x /usr/bin/chromium || { test "$$(id -u)" = 0 && apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
 	  { echo 'The browser tests need /usr/bin/chromium: install the package chromium.' >&2; exit 1; }
+
+# The tests of the official clients get atmn and autumn-js with it.
+node:
+	@command -v npm >/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null; } || \
+	  { echo 'The tests of the official clients need Node.js 20 or newer, with npm: install it.' >&2; exit 1; }
 
 docs: $(STAMP)  ## Build the documentation into site/; a broken link is an error
 	$(BIN)/zensical build --clean --strict
@@ -65,4 +71,4 @@ bench: $(STAMP)  ## Measure everything side by side, with Node, and write bench/
 	$(BIN)/python -m bench.run
 
 clean:  ## Remove what make made
-	rm -rf $(VENV) .autumn dist site
+	rm -rf $(VENV) .autumn .interop dist site

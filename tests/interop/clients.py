@@ -78,7 +78,7 @@ class Atmn:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
 
@@ -143,7 +143,7 @@ def _installed(name: str, asked: bytes, fill: Callable[[Path], None]) -> Path:
 
 def _program(name: str) -> str:
     found = shutil.which(name)
-    assert found, f"There is no {name}, and the official clients need it: install Node.js 18 or newer, and npm."
+    assert found, f"There is no {name}, and the official clients need it: install Node.js 20 or newer, with npm."
     return found
 
 

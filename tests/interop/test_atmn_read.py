@@ -125,7 +125,7 @@ def test_plans_are_listed(atmn: Atmn, seeded: Server) -> None:
     assert done.returncode == 0, done.stderr
     header, *rows = done.stdout.splitlines()
     assert header == "id,name,version,type,price,items_count,created_at"
-    assert [row.rpartition(",")[0] for row in rows if row] == [
+    assert [row.rpartition(",")[0] for row in rows] == [
         "free,Free,1,Default,0,1",
         "topup,Top up,1,Add-on,0,1",
         "pro,Pro,1,Plan,20,4",
@@ -146,7 +146,6 @@ def test_features_are_listed(atmn: Atmn, seeded: Server) -> None:
         "sso,SSO,boolean,false,false",
         "ai_credits,AI Credits,ai_credit_system,true,false",
         "credits,Credits,credit_system,true,false",
-        "",
     ]
     assert (missing.returncode, missing.stderr.strip()) == (1, "Error: Feature not found: nope")
 
