@@ -1,6 +1,6 @@
 """Thousands of calls through everything that can go wrong, and then the books.
 
-    PYTHONPATH=tests python -m chaos.run --calls 5000
+    PYTHONPATH=tests python -m chaos.run --calls 6000
 
 Runs both settlements on both databases, one after the other, prints a table, and fails if anything is off.
 """
@@ -75,7 +75,7 @@ class Outage:
 
     async def cause(self, away: Callable[[float], Awaitable[None]], chance: random.Random) -> None:
         while True:
-            await asyncio.sleep(chance.uniform(4, 8))
+            await asyncio.sleep(chance.uniform(1.5, 5))
             began = time.time()
             try:
                 await away(chance.uniform(1.0, 4.0))
@@ -141,7 +141,7 @@ class Watched:
         async with self._engine.connect() as connection:
             counted = await connection.execute(sa.select(rows.c.state, sa.func.count()).group_by(rows.c.state))
             known = await connection.execute(sa.select(sa.func.count()).select_from(workers))
-            return Counter({state: count for state, count in counted}), known.scalar_one()
+            return Counter(dict(map(tuple, counted))), known.scalar_one()
 
     async def is_drained(self) -> bool:
         try:
@@ -271,6 +271,7 @@ def table(results: list[Result]) -> str:
         "customers": lambda result: len({call.customer for call in result.calls}),
         "kept": lambda result: result.books.kept,
         "given back": lambda result: result.books.given_back,
+        "after a kill": lambda result: result.books.given_back_after_a_kill,
         "credits used": lambda result: result.books.used,
         "drift": lambda result: result.books.drift,
         "off": lambda result: result.books.wrong_amounts + result.books.unbalanced_customers,
@@ -303,7 +304,7 @@ async def run_all(calls: int, seed: int) -> list[Result]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--calls", type=int, default=5000, help="of each of the four runs")
+    parser.add_argument("--calls", type=int, default=6000, help="of each of the four runs")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--least", type=int, default=50, help="how often each fault must have happened in all")
     options = parser.parse_args()
