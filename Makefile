@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 DEMO_STAMP := $(VENV)/.installed-demo
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test lint fmt docs pins chromium node clean bench
+.PHONY: help demo test lint fmt docs pins chromium node chaos clean bench
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
@@ -69,6 +69,9 @@ bench: $(STAMP)  ## Measure everything side by side, with Node, and write bench/
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
 	npm ci --prefix bench/node --no-audit --no-fund
 	$(BIN)/python -m bench.run
+
+chaos: $(STAMP)  ## Kill workers and break everything for 24,000 calls, then audit the books (15 minutes)
+	PYTHONPATH=tests $(BIN)/python -W ignore -m chaos.run
 
 clean:  ## Remove what make made
 	rm -rf $(VENV) .autumn .interop dist site
