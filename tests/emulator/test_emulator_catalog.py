@@ -72,6 +72,50 @@ async def test_a_variant_is_a_plan_of_its_own(autumn):
     variant = await autumn.ok("plans.get", plan_id="pro_year")
     assert (variant["base_variant_id"], variant["price"]["amount"]) == ("pro", 200)
     assert len(variant["items"]) == 3
+    customize = body["variants"][0]["customize"]
+    assert variant["variant_details"] == {"base_plan_id": "pro", "customize": customize}
+
+
+async def test_a_variant_adds_and_drops_items(autumn):
+    """Items are dropped by what they are about and how they are billed, then the new ones come in."""
+    pro = copy.deepcopy(CATALOG["plans"][1])
+    customize = {
+        "add_items": [{"feature_id": "seats", "included": 9}],
+        "remove_items": [{"feature_id": "seats"}, {"billing_method": "usage_based", "interval": "month"}],
+    }
+    pro["variants"] = [{"variant_plan_id": "pro_flat", "name": "Flat", "customize": customize}]
+    await autumn.ok("catalog.update", plans=[pro])
+    items = (await autumn.ok("plans.get", plan_id="pro_flat"))["items"]
+    assert [(item["feature_id"], item["included"]) for item in items] == [("seats", 9), ("support", 0)]
+
+
+async def test_the_preview_tells_why_a_variant_changes(autumn):
+    """By itself (`direct`), because of its base (`propagated`), or not at all."""
+
+    async def source(amount, included):
+        pro = copy.deepcopy(CATALOG["plans"][1])
+        pro["items"][0]["included"] = included
+        customize = {"price": {"amount": amount, "interval": "year"}}
+        pro["variants"] = [{"variant_plan_id": "pro_year", "name": "Pro", "customize": customize}]
+        preview = await autumn.ok("catalog.preview_update", plans=[pro])
+        if amount == 200 and included == 2000:
+            await autumn.ok("catalog.update", plans=[pro])
+        return preview["plan_changes"][0]["variants"][0]["update_source"]
+
+    assert await source(200, 2000) == "direct"
+    assert await source(200, 2000) is None
+    assert await source(180, 2000) == "direct"
+    assert await source(200, 1000) == "propagated"
+
+
+@pytest.mark.parametrize(
+    "variant", [1, {}, {"variant_plan_id": "v", "customize": 1}, {"variant_plan_id": "v", "customize": {"items": "x"}}]
+)
+async def test_a_variant_that_is_none_is_refused(autumn, variant):
+    """What is not a variant is a 400 of both operations."""
+    plan = CATALOG["plans"][1] | {"variants": [variant]}
+    for operation in ("catalog.preview_update", "catalog.update"):
+        assert (await autumn.call(operation, plans=[plan])).status_code == 400
 
 
 def test_a_catalog_object_is_asked_for_its_bodies():

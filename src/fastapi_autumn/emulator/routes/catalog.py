@@ -63,6 +63,10 @@ def _read(call: Call) -> _Push:
         plan.text("plan_id")
         for variant in plan.objects("variants"):
             variant.text("variant_plan_id")
+            customize = variant.object("customize")
+            if customize:
+                for name in ("items", "add_items", "remove_items"):
+                    customize.objects(name)
     keep_all = fields.boolean("skip_deletions", default=True)
     kept_features, kept_plans = set(fields.strings("skip_feature_ids")), set(fields.strings("skip_plan_ids"))
     fields.check()
