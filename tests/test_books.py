@@ -1,6 +1,7 @@
 """The books balance: under concurrency, under any sequence of outcomes, and outside of HTTP."""
 
 import asyncio
+import contextlib
 import sqlite3
 import time
 from collections import Counter
@@ -239,7 +240,7 @@ async def test_what_a_shutdown_cannot_deliver_waits_for_the_next_start(tmp_path)
         await client.post("/ai/chat", json={"model": "large", "how": "raises"})
     assert time.monotonic() - started < 5
 
-    with sqlite3.connect(tmp_path / "outbox.db") as database:
+    with contextlib.closing(sqlite3.connect(tmp_path / "outbox.db")) as database:
         assert database.execute("SELECT customer_id, action, value FROM autumn_outbox").fetchall() == [
             ("ada", "track", "-5")
         ]
