@@ -37,6 +37,14 @@ def test_customers_can_be_searched(filled: Server, remote: Run) -> None:
     assert filled.sent("/v1/customers.list")[0] == {"limit": 50, "start_cursor": "", "search": "be"}
 
 
+def test_customers_of_a_plan(filled: Server, remote: Run) -> None:
+    """The filter is Autumn's own."""
+    filled.call("/v1/billing.attach", {"customer_id": "bea", "plan_id": "pro", "no_billing_changes": True})
+    result = remote("customers", "--plan", "pro", "--format", "csv")
+    assert [row["id"] for row in csv.DictReader(result.stdout.splitlines())] == ["bea"]
+    assert filled.sent("/v1/customers.list")[-1]["plans"] == [{"id": "pro"}]
+
+
 def test_a_page_ends_with_the_way_to_the_next(filled: Server, remote: Run) -> None:
     """The cursor that is printed is the one that goes on, and --all follows it to the end."""
     first = remote("customers", "--limit", "2", "--format", "csv")
@@ -128,6 +136,7 @@ def test_events_are_filtered_by_autumn(filled: Server, remote: Run) -> None:
     """Every filter reaches Autumn, the range in milliseconds."""
     filled.requests.clear()
     arguments = ["--customer", "ada", "--feature", "ai_usage", "--feature", "other", "--limit", "7"]
+    arguments += ["--entity", "seat-1"]
     result = remote("events", *arguments, "--since", "2026-01-01", "--until", "2026-01-02T12:00:00+02:00")
     assert result.returncode == 0
     assert result.stderr == "There are none.\n"
@@ -137,6 +146,7 @@ def test_events_are_filtered_by_autumn(filled: Server, remote: Run) -> None:
             "start_cursor": "",
             "custom_range": {"start": 1767225600000, "end": 1767348000000},
             "customer_id": "ada",
+            "entity_id": "seat-1",
             "feature_id": ["ai_usage", "other"],
         }
     ]

@@ -161,6 +161,7 @@ def test_a_file_that_cannot_be_written_is_named(local: Run, here: Path) -> None:
         (("plans", "--format", "xml"), "--format"),
         (("customers", "--limit", "0"), "--limit"),
         (("events", "--since", "yesterday-ish"), "'yesterday-ish' is no time"),
+        (("events", "--since", "99999999999w"), "is no time"),
         (("events", "--since", "1h", "--until", "2h"), "later than --since"),
         (("customers", "ada", "--search", "a"), "--search"),
         (("customers", "ada", "--all"), "--all"),

@@ -39,7 +39,7 @@ __all__ = [
 
 _C = TypeVar("_C", bound=str)
 _UNAUTHORIZED = 401
-_WIDTH_OF_A_FILE = 200
+_WIDTH_OF_A_FILE = 10_000
 
 _NEXT_STEPS: Mapping[type[AutumnError], str] = {
     ConnectFailed: "Check AUTUMN_BASE_URL and the network, or run autumn doctor.",
@@ -148,7 +148,10 @@ def moment(milliseconds: Any) -> str:
     """A point in time, from milliseconds since 1970; empty for none."""
     if not isinstance(milliseconds, int | float):
         return ""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    except (OverflowError, ValueError):  # further away than the calendar goes
+        return str(milliseconds)
 
 
 def printable(value: Any) -> str:

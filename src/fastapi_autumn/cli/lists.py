@@ -17,7 +17,7 @@ from fastapi_autumn.errors import AutumnError, UnexpectedAnswer
 
 __all__ = ["customers", "events", "features", "plans"]
 
-_LONGEST_PAGE = 1000
+_LONGEST_PAGE = 5000
 _AGO = re.compile(r"(\d+)([mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -33,6 +33,7 @@ def customers(
     *,
     customer_id: OneId = None,
     search: Annotated[str | None, typer.Option("--search", "-s", help="Part of an id, name or email.")] = None,
+    plan: Annotated[list[str] | None, typer.Option("--plan", help="Only those on this plan; may be repeated.")] = None,
     limit: Limit = 50,
     start_cursor: StartCursor = "",
     everything: All = False,
@@ -43,10 +44,12 @@ def customers(
 
     Examples:
         autumn customers --search ada
+        autumn customers --plan pro --plan team
         autumn customers user_42
         autumn customers --all --format csv > customers.csv
     """
-    _refuse_with_id(customer_id, {"--search": search, "--start-cursor": start_cursor, "--all": everything})
+    filters = {"--search": search, "--plan": plan, "--start-cursor": start_cursor, "--all": everything}
+    _refuse_with_id(customer_id, filters)
     settings = settings_for(prod=prod)
 
     async def one() -> None:
@@ -59,6 +62,8 @@ def customers(
         body: dict[str, Any] = {"limit": limit, "start_cursor": start_cursor}
         if search:
             body["search"] = search
+        if plan:
+            body["plans"] = [{"id": plan_id} for plan_id in plan]
         async with connect(settings) as client:
             await _show_pages(client, "customers.list", body, _CUSTOMER, output_format, everything=everything)
 
@@ -110,6 +115,7 @@ def events(
     *,
     customer: Annotated[str | None, typer.Option("--customer", help="Of this customer.")] = None,
     feature: Annotated[list[str] | None, typer.Option("--feature", help="Of this feature; may be repeated.")] = None,
+    entity: Annotated[str | None, typer.Option("--entity", help="Of this entity of the customer.")] = None,
     since: Annotated[
         str, typer.Option(help="From then on: 30m, 24h, 7d, 2w ago, or a date such as 2026-05-28.")
     ] = "7d",
@@ -137,6 +143,8 @@ def events(
         body["custom_range"] = {"start": start} if end is None else {"start": start, "end": end}
         if customer:
             body["customer_id"] = customer
+        if entity:
+            body["entity_id"] = entity
         if feature:
             body["feature_id"] = feature
         async with connect(settings) as client:
@@ -292,11 +300,12 @@ def _show_one(one: Mapping[str, Any], output_format: OutputFormat, columns: _Col
 
 
 def _milliseconds(text: str, now: datetime, option: str) -> int:
-    if ago := _AGO.fullmatch(text):
-        return int((now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})).timestamp() * 1000)
     try:
-        when = datetime.fromisoformat(text)
-    except ValueError:
+        if ago := _AGO.fullmatch(text):
+            when = now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        else:
+            when = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
         raise typer.BadParameter(
             f"{text!r} is no time; write 30m, 24h, 7d or 2w for how long ago, or a date such as 2026-05-28",
             param_hint=option,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from fastapi_autumn.cli._backend import CommandSettings, run
 from fastapi_autumn.cli._console import confirm, fields, moment, note, show
@@ -168,7 +168,8 @@ def _with_outbox(work: Callable[[Outbox | None], Awaitable[_T]]) -> _T:
             async with open_outbox(url) as outbox:
                 return await work(outbox)
         except SQLAlchemyError as error:
-            raise ConfigurationError(f"The outbox cannot be read ({error}); check AUTUMN_OUTBOX_URL.") from error
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            raise ConfigurationError(f"The outbox cannot be used ({cause}); check AUTUMN_OUTBOX_URL.") from error
 
     return run(do())
 
