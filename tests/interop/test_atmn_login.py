@@ -53,7 +53,7 @@ def _start(atmn: Atmn, opened: Path) -> tuple[subprocess.Popen[str], str]:
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not (opened.exists() and opened.read_text()):
         assert time.monotonic() < deadline, "atmn opened no browser"
         assert process.poll() is None, process.communicate()
@@ -67,7 +67,7 @@ def test_allowing_writes_two_working_keys(atmn: Atmn, opened: Path, server: Serv
     page = browser.new_page()
     page.goto(address)
     page.get_by_role("button", name="Allow").click()
-    output, errors = process.communicate(timeout=30)
+    output, errors = process.communicate(timeout=60)
     page.close()
 
     assert process.returncode == 0, errors
@@ -86,7 +86,7 @@ def test_denying_ends_the_login(atmn: Atmn, opened: Path, browser: Browser) -> N
     page = browser.new_page()
     page.goto(address)
     page.get_by_role("button", name="Deny").click()
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=60)
     page.close()
 
     assert process.returncode == 1
@@ -99,7 +99,7 @@ def test_made_up_code_is_worth_nothing(atmn: Atmn, opened: Path, server: Server)
     process, address = _start(atmn, opened)
     asked = httpx.URL(address).params
     httpx.get(asked["redirect_uri"], params={"code": "made-up", "state": asked["state"]})
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=60)
 
     assert process.returncode == 1
     assert "Authentication failed: OAuth error: invalid_grant" in errors
