@@ -1,12 +1,10 @@
 """The command line as a process, in a directory of its own, beside an Autumn to talk to."""
 
 import contextlib
-import fcntl
 import os
 import pty
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -85,11 +83,3 @@ def local(autumn: Run) -> Run:
 def remote(autumn: Run, server: Server) -> Run:
     """Run the command against the served emulator."""
     return lambda *arguments, env=None, **more: autumn(*arguments, env=server.environment | dict(env or {}), **more)
-
-
-@pytest.fixture
-def login_ports() -> Iterator[None]:
-    """The five ports of a login, while no other test process uses them."""
-    with Path(tempfile.gettempdir(), "fastapi-autumn-login-ports").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
