@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json, to_json
 
+from fastapi_autumn._version import __version__
 from fastapi_autumn.client._pressure import Breaker, Limiter
 from fastapi_autumn.errors import (
     AutumnError,
@@ -64,6 +65,8 @@ class Caller:
             "content-type": "application/json",
             "accept": "application/json",
             "x-api-version": API_VERSION,
+            # Whatever carries it, so that Autumn's logs say who calls; firewalls are wary of requests without one.
+            "user-agent": f"fastapi-autumn/{__version__}",
         }
 
     async def call(
