@@ -110,6 +110,7 @@ def tables(samples: Samples) -> str:
             latencies = [(samples.median(f"p50_ms {count}", n), samples.median(f"p99_ms {count}", n)) for n in names]
             rows.append((f"p50 / p99 in ms, {label}", [f"{p50:.1f} / {p99:.1f}" for p50, p99 in latencies]))
         rows.append(("CPU per request in µs, 32 connections", [f"{samples.median('cpu_us 32', n):.0f}" for n in names]))
+        rows.append(("failed requests, 256 connections", [f"{samples.median('failed 256', n):.0f}" for n in names]))
         parts.append(_table("Throughput", names, rows))
     if samples.has("far p50_ms", "unbilled"):
         names = columns(EVERYTHING, samples, "far p50_ms")
