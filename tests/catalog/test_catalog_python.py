@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 
 from hypothesis import given
-from tests.catalog.strategies import catalogs
 
 from fastapi_autumn.catalog import Catalog, Variant, diff, render, render_types, validate
 from fastapi_autumn.catalog._names import variable_names
 from fastapi_autumn.catalog.templates import TEMPLATES
+from tests.catalog.strategies import catalogs
 
 FILE = Path("autumn_config.py")
 

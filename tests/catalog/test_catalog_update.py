@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
-from tests.catalog.strategies import catalogs
 
 from fastapi_autumn.catalog import Catalog, Tier, diff, feature, item, plan, price, render, update_source
 from fastapi_autumn.catalog.templates import TEMPLATES
 from fastapi_autumn.errors import CatalogError
+from tests.catalog.strategies import catalogs
 
 FILE = Path("autumn_config.py")
 

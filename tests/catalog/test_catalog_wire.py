@@ -4,10 +4,10 @@ from decimal import Decimal
 
 import pytest
 from hypothesis import given
-from tests.catalog.strategies import catalogs
 
 from fastapi_autumn.catalog import Catalog, customize, diff, feature, item, plan, price
 from fastapi_autumn.errors import CatalogError
+from tests.catalog.strategies import catalogs
 
 
 def test_a_push_sends_what_the_official_client_sends(pushed, pushed_body):
