@@ -38,19 +38,17 @@ def test_the_line_of_a_command_is_the_first_of_its_own_help(name: str) -> None:
 
 def test_help_answers_within_200_ms_of_a_bare_python(tmp_path: Path) -> None:
     """Help is as fast as promised: the best of several runs, because a busy machine only ever adds time."""
+    # Measuring coverage would slow down what is measured here.
+    env = {name: value for name, value in clean_environment(tmp_path).items() if not name.startswith("COV")}
 
-    def best_of(runs: int, *arguments: str) -> float:
-        times = []
-        for _ in range(runs):
-            started = time.perf_counter()
-            subprocess.run(
-                [sys.executable, *arguments], env=clean_environment(tmp_path), capture_output=True, check=True
-            )
-            times.append(time.perf_counter() - started)
-        return min(times)
+    def seconds(*arguments: str) -> float:
+        started = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], env=env, capture_output=True, check=True)
+        return time.perf_counter() - started
 
-    bare = best_of(5, "-c", "pass")
-    assert (best_of(7, "-m", "fastapi_autumn.cli", "--help") - bare) * 1000 < _MILLISECONDS_FOR_HELP
+    bare = min(seconds("-c", "pass") for _ in range(5))
+    helps = (seconds("-m", "fastapi_autumn.cli", "--help") for _ in range(15))
+    assert any((spent - bare) * 1000 < _MILLISECONDS_FOR_HELP for spent in helps)
 
 
 def test_help_loads_none_of_the_heavy_packages(tmp_path: Path) -> None:
