@@ -111,23 +111,6 @@ def test_without_a_catalog_file_it_says_how_to_get_one(arguments: tuple[str, ...
     failed_with(local(*arguments), "There is no autumn_config.py", "autumn init", "autumn pull", "--config")
 
 
-@pytest.mark.parametrize("body", [b"<html>Welcome</html>", b"[]", b'{"list": 3}'])
-async def test_a_200_that_is_not_autumns_is_an_error(body: bytes, autumn: Run) -> None:
-    """Some other server answers, or a page in front of it: that is no empty list."""
-
-    async def answer(reader: Any, writer: Any) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
-        await writer.drain()
-        writer.close()
-
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        env = {"AUTUMN_BASE_URL": f"http://127.0.0.1:{port}", "AUTUMN_SECRET_KEY": "am_sk_test_whatever"}
-        result = await asyncio.to_thread(autumn, "plans", env=env)
-    failed_with(result, "plans.list: ", "Check that AUTUMN_BASE_URL is Autumn's.")
-
-
 @pytest.mark.parametrize("arguments", [("preview",), ("diff",), ("push", "--yes"), ("pull",)], ids=" ".join)
 def test_a_syntax_error_in_the_catalog_names_its_line(arguments: tuple[str, ...], local: Run, here: Path) -> None:
     """The file does not compile."""
