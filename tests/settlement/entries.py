@@ -47,10 +47,29 @@ def a_refund(outbox: Outbox, **changes: Any) -> Entry:
     return a_charge(outbox, **{"action": Action.TRACK, "reason": "failed", "due_at": outbox.now()} | changes)
 
 
-def kill(outbox: Outbox) -> None:
-    """Have an outbox end as SIGKILL ends it: nothing more is written, and nobody is told."""
+async def freeze(outbox: Outbox) -> asyncio.Event:
+    """Have an outbox write nothing, nor show a sign of life, until the event that is returned is set."""
+    commit, frozen, thawed = outbox._commit, asyncio.Event(), asyncio.Event()
+
+    async def hang(*arguments: Any) -> None:
+        frozen.set()
+        await thawed.wait()
+        outbox._commit = commit  # type: ignore[method-assign] - as it was
+        await commit(*arguments)
+
+    outbox._commit = hang  # type: ignore[method-assign] - what a stopped process does not do
+    outbox._wake.set()
+    await frozen.wait()
+    return thawed
+
+
+async def kill(outbox: Outbox) -> None:
+    """Have an outbox end as SIGKILL ends it: what was not written is gone, and nobody is told."""
+    if outbox._commit.__name__ != "hang":
+        await freeze(outbox)
     assert outbox._writer is not None
     outbox._writer.cancel()
+    await asyncio.gather(outbox._writer, return_exceptions=True)
     outbox._changes.clear()
 
 

@@ -1,109 +1,18 @@
 """What is done at Autumn for an entry, against the emulator: each credit moves once, whatever gets lost on the way."""
 
-import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from fastapi import HTTPException
-from pydantic import BaseModel
 
-from fastapi_autumn import Customer, ModelCharge
-from fastapi_autumn.charge import Delivery, _delivery
-from fastapi_autumn.emulator import EMULATOR_KEY, Fault
+from fastapi_autumn import Customer
+from fastapi_autumn.charge import _delivery
 from fastapi_autumn.settlement import Action
 from fastapi_autumn.settlement.outbox import LostWorker
-from fastapi_autumn.transports import Answer, AsgiTransport
-from service import Service
-from settlement.entries import a_charge, a_refund, until
-
-
-class Ask(BaseModel):
-    model: str
-    fails: bool = False
-
-
-class Connection(AsgiTransport):
-    """The way to the emulator, on which the answers to some calls are not what they were.
-
-    `failing` are operations that Autumn does, after which it fails and, as after each failed call, frees the key.
-    """
-
-    def __init__(self) -> None:
-        self.service: Service
-        self.failing: list[str] = []
-
-    async def request(self, method: str, path: str, *, body: bytes, headers: Mapping[str, str]) -> Answer:
-        emulator = self.service.emulator
-        answer = await AsgiTransport(emulator, timeout=1).request(method, path, body=body, headers=headers)
-        operation = path.removeprefix("/v1/")
-        if operation in self.failing:
-            self.failing.remove(operation)
-            emulator._store.run("DELETE FROM claims WHERE key = ?", headers["idempotency-key"])
-            return Answer(500, {}, b'{"code": "internal_error", "message": "", "env": "sandbox"}')
-        return answer
-
-    async def aclose(self) -> None:
-        pass
-
-
-class Bench:
-    """A service with one route that succeeds or fails, and what is behind it."""
-
-    def __init__(self, service: Service, client: Any, connection: Connection) -> None:
-        self.service = service
-        self.client = client
-        self.connection = connection
-
-    async def call(self, *, fails: bool = False) -> int:
-        return (await self.client.post("/ai/chat", json={"model": "large", "fails": fails})).status_code
-
-    def fault(self, operation: str, kind: str, **options: Any) -> None:
-        self.service.emulator.faults.add(operation, Fault(kind=kind, **{"times": 1} | options))
-
-    @property
-    def outbox(self) -> Any:
-        return self.service.autumn.outbox
-
-    @property
-    def delivery(self) -> Delivery:
-        return Delivery(self.service.settings, client=self.service.autumn.client, outbox=self.outbox)
-
-    def events(self) -> list[tuple[str, str | None]]:
-        rows = self.service.emulator._store.rows(
-            "SELECT value, json_extract(properties, '$.settlement') FROM events ORDER BY seq"
-        )
-        return [(value, settlement) for value, settlement in rows]
-
-    async def used(self) -> Decimal:
-        """What is used once nothing is left in the outbox, whatever pauses are due in between."""
-
-        async def is_empty() -> bool:
-            await self.service.settled()
-            return not any((await self.outbox.count()).values())
-
-        await until(is_empty)
-        return await self.service.used()
-
-
-@contextlib.asynccontextmanager
-async def serving(tmp_path: Any, **settings: Any) -> AsyncIterator[Bench]:
-    connection = Connection()
-    service = Service(tmp_path, transport=connection, secret_key=EMULATOR_KEY, **{"max_retries": 0} | settings)
-    connection.service = service
-
-    @service.app.post("/ai/chat")
-    async def chat(ask: Ask, charge: ModelCharge) -> str:
-        if ask.fails:
-            raise HTTPException(502)
-        return charge.id
-
-    async with service.calling() as client:
-        yield Bench(service, client, connection)
-
+from settlement.bench import Bench, serving
+from settlement.entries import a_charge, a_refund
 
 FAULTS: dict[str, dict[str, Any]] = {
     "refused": {"kind": "refuse"},
@@ -198,7 +107,7 @@ async def test_a_call_that_outlives_its_hold_is_paid(tmp_path, first_attempt):
         if first_attempt == "after a 500":
             bench.fault("balances.finalize", "fail", status=500)
         async with bench.service.autumn.charge("ada", model="large") as charge:
-            bench.service.emulator._store.move_clock(int(bench.service.settings.hold_ttl * 1000) + 1)
+            bench.emulator._store.move_clock(int(bench.service.settings.hold_ttl * 1000) + 1)
 
         assert await bench.used() == 5
         assert bench.events() == [("5", "hold"), ("-5", "hold"), ("5", "track")]

@@ -53,7 +53,7 @@ async def search(outbox, steady, *, seconds, silence=90.0, beating=()):
 async def test_a_killed_worker_is_found_after_its_silence(open_outbox, steady):
     """A worker that has shown no sign of life for so long is lost, and not a moment earlier."""
     living, killed = await open_outbox(), await open_outbox()
-    kill(killed)
+    await kill(killed)
 
     assert await search(living, steady, seconds=100) == []
     assert [lost.id for lost in await search(living, steady, seconds=10)] == [killed.worker_id]
@@ -94,7 +94,7 @@ async def test_an_outage_of_the_database_kills_nobody(open_outbox, steady):
 async def test_each_lost_worker_is_settled_by_one(open_outbox, steady):
     """Of several that see a worker die one takes care of it; if that one dies too, the next does after the lease."""
     first, second, killed = await open_outbox(), await open_outbox(), await open_outbox()
-    kill(killed)
+    await kill(killed)
     await search(first, steady, seconds=90, beating=[second])
     await search(second, steady, seconds=90, beating=[first])
 
@@ -110,7 +110,7 @@ async def test_taking_over(open_outbox, steady):
     killed.open(charge)
     await killed.flush()
     never_written = a_refund(killed)
-    kill(killed)
+    await kill(killed)
     (lost,) = await search(living, steady, seconds=110)
     await living.take_over(lost, [never_written])
 
@@ -215,7 +215,7 @@ async def test_senders_look_after_each_other(open_outbox):
     charge = a_charge(killed)
     killed.open(charge)
     await killed.flush()
-    kill(killed)
+    await kill(killed)
     lost_refund = a_refund(killed)
 
     class Recovering(Deliveries):
@@ -233,7 +233,7 @@ async def test_senders_look_after_each_other(open_outbox):
 async def test_a_search_that_fails_is_repeated(open_outbox):
     """While Autumn cannot be asked for the charges of a lost worker, the worker is not forgotten."""
     living, killed = await open_outbox(lease=0.5), await open_outbox(lease=0.5)
-    kill(killed)
+    await kill(killed)
     attempts = []
 
     class Failing(Deliveries):

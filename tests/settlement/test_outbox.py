@@ -276,7 +276,7 @@ async def test_killed_before_the_commit(open_outbox):
     killed.open(a_charge(killed))
     await killed.flush()
     killed.open(a_charge(killed))
-    kill(killed)
+    await kill(killed)
     await staying.find_lost(silence=0)
     await asyncio.sleep(0.01)
 

@@ -51,6 +51,7 @@ _log = logging.getLogger("fastapi_autumn.outbox")
 _GROUP_SECONDS = 0.02
 _FIRST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 5.0
+_PAUSES_WHILE_BUSY = (0.05, 0.1, 0.2, 0.4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,13 +192,26 @@ class Outbox:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._path.touch()
             self._engine = engine_for(url)
-            await self._commit({}, 0)
+            await self._begin()
         except (SQLAlchemyError, OSError) as error:
             cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
             raise ConfigurationError(
                 f"the outbox cannot be opened ({type(cause).__name__}: {cause}); check AUTUMN_OUTBOX_URL"
             ) from error
         self._writer = asyncio.create_task(self._write(), name="autumn-outbox")
+
+    async def _begin(self) -> None:
+        for pause in _PAUSES_WHILE_BUSY:
+            try:
+                await self._commit({}, 0)
+            except sa.exc.OperationalError as error:
+                # SQLite does not wait for its lock when two processes turn on the write-ahead log at the same time.
+                if getattr(error.orig, "sqlite_errorname", "") != "SQLITE_BUSY":
+                    raise
+                await asyncio.sleep(pause)
+            else:
+                return
+        await self._commit({}, 0)
 
     async def stop(self, *, within: float) -> None:
         """Write what is in memory, for at most `within` seconds, and close the database."""
