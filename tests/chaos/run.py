@@ -73,14 +73,27 @@ class Outage:
 
     intervals: list[tuple[float, float]] = field(default_factory=list)
 
-    async def cause(self, away: Callable[[float], Awaitable[None]], chance: random.Random) -> None:
+    @contextlib.asynccontextmanager
+    async def caused(self, away: Callable[[float], Awaitable[None]], chance: random.Random) -> AsyncIterator[None]:
+        """Have the database be away again and again; at the end it is back."""
+        over = asyncio.Event()
+        task = asyncio.create_task(self._cause(away, chance, over))
+        try:
+            yield
+        finally:
+            over.set()
+            await task
+
+    async def _cause(
+        self, away: Callable[[float], Awaitable[None]], chance: random.Random, over: asyncio.Event
+    ) -> None:
         while True:
-            await asyncio.sleep(chance.uniform(1.5, 5))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), chance.uniform(1.5, 5))
+                return
             began = time.time()
-            try:
-                await away(chance.uniform(1.0, 4.0))
-            finally:
-                self.intervals.append((began, time.time()))
+            await away(chance.uniform(1.0, 4.0))
+            self.intervals.append((began, time.time()))
 
 
 def free_port() -> int:
@@ -124,10 +137,8 @@ async def lock_file(path: Path, seconds: float) -> None:
 
 async def stop_server(server: Postgres, seconds: float) -> None:
     await asyncio.to_thread(server.stop)
-    try:
-        await asyncio.sleep(seconds)
-    finally:
-        await asyncio.to_thread(server.start)
+    await asyncio.sleep(seconds)
+    await asyncio.to_thread(server.start)
 
 
 class Watched:
@@ -146,7 +157,7 @@ class Watched:
     async def is_drained(self) -> bool:
         try:
             counted, known = await self.read()
-        except sa.exc.DBAPIError:
+        except (sa.exc.DBAPIError, OSError):
             return False
         return not counted["open"] and not counted["due"] and known == WORKERS
 
@@ -174,7 +185,7 @@ async def run(settlement: str, database: str, *, calls: int, seed: int, server: 
                 for fault in FAULTS.values():
                     await insistently(autumn, "POST", "/emulator/faults", fault | {"times": PLENTY})
                 outage = Outage()
-                async with in_background(outage.cause(away, chance)):
+                async with outage.caused(away, chance):
                     made = await make_calls(port, calls, chance)
                 service_process.send_signal(signal.SIGUSR1)
                 autumn_process.send_signal(signal.SIGUSR1)
@@ -224,16 +235,6 @@ async def make_calls(port: int, number: int, chance: random.Random) -> list[Call
 
     await asyncio.gather(*(customer() for _ in range(AT_ONCE)))
     return calls
-
-
-@contextlib.asynccontextmanager
-async def in_background(work: Any) -> AsyncIterator[None]:
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def answers(autumn: httpx.AsyncClient) -> bool:
