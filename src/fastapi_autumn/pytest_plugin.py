@@ -47,7 +47,7 @@ def autumn_emulator(tmp_path: Path, autumn_catalog: "Catalog") -> "Iterator[Emul
 
 
 @pytest.fixture
-def autumn_settings(tmp_path: Path, autumn_emulator: "Emulator") -> "AutumnSettings":
+def autumn_settings(tmp_path: Path, autumn_emulator: "Emulator") -> "AutumnSettings":  # noqa: ARG001 - has to be seeded
     """Settings for an application under test: `autumn_emulator`, and an outbox that goes with the test.
 
     `AUTUMN_*` variables count for everything else; a developer's `.env` does not.
