@@ -66,11 +66,11 @@ def latency(plan: Plan, samples: Samples) -> None:
     """The median of a known customer's request when Autumn is 20 ms away; no core is busy."""
     with upstream(delay_ms=20) as autumn, services(EVERYTHING, autumn, plan.directory) as servers:
         for server in servers:
-            load(server, connections=4, seconds=1)
+            load(server, connections=1, seconds=1)
         for round_ in range(plan.rounds):
             plan.say(f"latency, round {round_ + 1} of {plan.rounds}")
             for server in servers:
-                result = load(server, connections=4, seconds=plan.seconds)
+                result = load(server, connections=1, seconds=plan.seconds)
                 samples.add("far p50_ms", server.name, result["p50_ms"])
                 samples.add("far p99_ms", server.name, result["p99_ms"])
 

@@ -115,7 +115,7 @@ def tables(samples: Samples) -> str:
     if samples.has("far p50_ms", "unbilled"):
         names = columns(EVERYTHING, samples, "far p50_ms")
         cells = [f"{samples.median('far p50_ms', n):.1f} / {samples.median('far p99_ms', n):.1f}" for n in names]
-        parts.append(_table("Autumn 20 ms away, 4 connections", names, [("p50 / p99 in ms", cells)]))
+        parts.append(_table("Autumn 20 ms away, 1 connection", names, [("p50 / p99 in ms", cells)]))
     if samples.has("rps of 1", _FAST):
         names = columns(EVERYTHING, samples, "rps of 1")
         rows = [
