@@ -324,3 +324,22 @@ async def test_a_cancelled_confirmation_leaves_nothing_behind(autumn: Autumn, ca
     await registry.drain()
     await asyncio.sleep(0)
     assert (registry._under_way, registry.has_seen(ADA), caplog.records) == ({}, False, [])
+
+
+async def test_known_customers_are_confirmed_in_turn(autumn: Autumn) -> None:
+    """Every request of a known customer confirms them, a few at a time, and nobody waits for it."""
+    registry = known(autumn)
+    everybody = [Customer(f"customer-{number}") for number in range(30)]
+    for customer in everybody:
+        await registry.exists(customer)
+    autumn.asked.clear()
+    autumn.hold.clear()
+    async with asyncio.timeout(1):
+        for customer in everybody:
+            await registry.exists(customer)
+    await asyncio.sleep(0.01)
+    assert len(autumn.asked) == 4
+    autumn.hold.set()
+    await registry.drain()
+
+    assert sorted(body["customer_id"] for body in autumn.asked) == sorted(customer.id for customer in everybody)

@@ -20,6 +20,7 @@ _log = logging.getLogger("fastapi_autumn")
 MAX_CUSTOMER_ID = 255
 _REMEMBERED = 100_000
 _CONFIRMED_AT_ONCE = 4
+_IN_TURN = 10_000
 # Autumn refuses spaces and slashes; control characters and surrogates do not survive its stores.
 _CUSTOMER_ID = re.compile(r"[^\s/\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
@@ -45,6 +46,7 @@ class KnownCustomers:
         self._ttl = ttl
         self._seen: OrderedDict[str, float] = OrderedDict()
         self._under_way: dict[str, asyncio.Task[CustomerRecord]] = {}
+        self._in_turn: OrderedDict[str, Customer] = OrderedDict()
 
     def has_seen(self, customer: Customer) -> bool:
         """Whether this process knows that the customer exists."""
@@ -66,11 +68,14 @@ class KnownCustomers:
     async def exists(self, customer: Customer) -> None:
         """Make sure that the customer exists: wait for a new one, confirm a known one in the background.
 
-        Under load some confirmations are left out: they compete with checks, for this process and for the calls that
-        Autumn grants an organisation, and a check finds out by itself that a customer is gone.
+        Only a few known ones are confirmed at once, the others in turn: nobody waits for them, and under load they
+        would compete with the checks, for which customers do wait.
         """
         known = self.has_seen(customer)
         if known and len(self._under_way) >= _CONFIRMED_AT_ONCE:
+            self._in_turn[customer.id] = customer
+            if len(self._in_turn) > _IN_TURN:
+                self._in_turn.popitem(last=False)
             return
         task = self.ensure(customer)
         if task is not None and not known:
@@ -81,8 +86,9 @@ class KnownCustomers:
         return await asyncio.shield(self._under_way.get(customer.id) or self._start(customer))
 
     async def drain(self) -> None:
-        """Wait for what is under way."""
-        await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+        """Wait until everybody who is to be confirmed is."""
+        while self._under_way:
+            await asyncio.gather(*self._under_way.values(), return_exceptions=True)
 
     def _start(self, customer: Customer) -> asyncio.Task[CustomerRecord]:
         task = asyncio.create_task(self._client.customers.get_or_create(customer), name="autumn-customer")
@@ -94,6 +100,8 @@ class KnownCustomers:
         del self._under_way[customer_id]
         if task.cancelled():
             return
+        while self._in_turn and len(self._under_way) < _CONFIRMED_AT_ONCE:
+            self.ensure(self._in_turn.popitem(last=False)[1])
         error = task.exception()
         if error is None:
             self._seen[customer_id] = asyncio.get_running_loop().time()
