@@ -108,6 +108,22 @@ async def test_cancelled_waiters_leave_no_trace():
     assert not limiter._of_customer
 
 
+async def test_a_slot_given_back_in_the_moment_of_a_cancellation():
+    """A slot that comes free just when the next in the queue is cancelled goes to the one behind, and is not lost."""
+    limiter = Limiter(1, waiting=10, patience=5)
+    await limiter.acquire("plans.list", "a")
+    cancelled = asyncio.create_task(limiter.acquire("plans.list", "b"))
+    behind = asyncio.create_task(limiter.acquire("plans.list", "c"))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    limiter.release("a")
+    await behind
+    limiter.release("c")
+
+    assert cancelled.cancelled()
+    assert limiter._in_flight == 0
+
+
 @pytest.mark.parametrize(
     "error",
     [ConnectFailed("plans.list", "refused"), NoAnswer("plans.list", "lost"), ServerFailure("plans.list", "500")],

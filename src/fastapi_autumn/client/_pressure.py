@@ -49,7 +49,8 @@ class Limiter:
         if not self._of_customer[customer]:
             del self._of_customer[customer]
         for place, (waiting, turn) in enumerate(self._queue):
-            if self._is_free_for(waiting):
+            # A waiter that was cancelled a moment ago stands in the queue until it runs again.
+            if not turn.done() and self._is_free_for(waiting):
                 del self._queue[place]
                 # The slot is taken here and not by the one who wakes up, or a newcomer would slip in between.
                 self._take(waiting)
