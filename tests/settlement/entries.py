@@ -70,7 +70,7 @@ async def kill(outbox: Outbox) -> None:
     assert outbox._writer is not None
     outbox._writer.cancel()
     await asyncio.gather(outbox._writer, return_exceptions=True)
-    outbox._changes.clear()
+    outbox._pending.take()
 
 
 async def written(outbox: Outbox) -> dict[str, tuple[str, Entry]]:

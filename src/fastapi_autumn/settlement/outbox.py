@@ -17,9 +17,8 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
@@ -29,7 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from fastapi_autumn import telemetry
 from fastapi_autumn.errors import ConfigurationError
 from fastapi_autumn.settlement._entry import Entry
-from fastapi_autumn.settlement._outcome import Action
+from fastapi_autumn.settlement._pending import Change, Pending
 from fastapi_autumn.settlement._tables import (
     ENTRY_COLUMNS,
     State,
@@ -67,19 +66,6 @@ class LostWorker:
     complete_to: int
 
 
-class _Change(NamedTuple):
-    """What the next commit does to one row. `state` is None where no row is to be left."""
-
-    entry: Entry
-    state: State | None
-    journalled: bool = False
-    """A charge of this process was noted before its credits were taken, and this follows from that."""
-    written: bool = False
-    """A row may be there already."""
-    claimed: bool = False
-    """The result of a delivery; void if the row belongs to somebody else by now."""
-
-
 class _TakenForDeadError(Exception):
     """This worker's row is gone."""
 
@@ -107,9 +93,7 @@ class Outbox:
         self._is_open = False
         self._has_joined = False
         self._sequence = 0
-        self._open: dict[str, Entry] = {}
-        self._in_doubt: set[str] = set()
-        self._changes: dict[str, _Change] = {}
+        self._pending = Pending(doubt=int(lease * 1000), now=lambda: self.now())  # noqa: PLW0108 - `now` may be replaced
         self._observed: dict[str, tuple[int, float]] = {}
         self._wake = asyncio.Event()
         self._written = asyncio.Event()
@@ -128,54 +112,38 @@ class Outbox:
 
     def open(self, entry: Entry) -> None:
         """Note that credits are about to be taken. If this process dies, what `entry` says is done."""
-        self._open[entry.charge_id] = entry
-        self._note(_Change(entry, "open", journalled=True))
+        self._pending.open(entry)
+        self._wake.set()
 
     def put(self, entry: Entry) -> None:
         """Note what has to be done to close a charge."""
-        journalled = self._open.pop(entry.charge_id, None) is not None
-        change = _Change(entry, "due", journalled=journalled)
-        if entry.charge_id in self._in_doubt:
-            self._in_doubt.discard(entry.charge_id)
-            change = self._compared(change)
-        self._note(change)
+        self._pending.put(entry)
+        self._wake.set()
 
     def close(self, charge_id: str) -> None:
         """Note that nothing is left to do for a charge."""
-        entry = self._open.pop(charge_id, None)
-        if entry is None:
-            return
-        change = _Change(entry, None, journalled=True)
-        if charge_id in self._in_doubt:
-            self._in_doubt.discard(charge_id)
-            self._note(self._compared(change))
-            return
-        unwritten = self._changes.get(charge_id)
-        if unwritten is not None and not unwritten.written:
-            del self._changes[charge_id]
-        else:
-            self._note(change)
+        self._pending.close(charge_id)
+        self._wake.set()
 
     def finish(self, entry: Entry) -> None:
         """Note that a claimed entry is delivered."""
-        self._note(_Change(entry, None, claimed=True))
+        self._pending.note(Change(entry, None, claimed=True))
+        self._wake.set()
 
     def put_back(self, entry: Entry) -> None:
         """Note what is left to do after an attempt to deliver a claimed entry."""
-        self._note(_Change(entry, "due", claimed=True))
+        self._pending.note(Change(entry, "due", claimed=True))
+        self._wake.set()
 
     def park(self, entry: Entry) -> None:
         """Keep a claimed entry for a person to decide; it is never sent again by itself."""
-        self._note(_Change(entry, "parked", claimed=True))
-
-    def _note(self, change: _Change) -> None:
-        self._changes[change.entry.charge_id] = change
+        self._pending.note(Change(entry, "parked", claimed=True))
         self._wake.set()
 
     @property
     def unwritten(self) -> int:
         """How many changes are only in memory so far."""
-        return len(self._changes)
+        return len(self._pending)
 
     # The writer.
 
@@ -228,7 +196,7 @@ class Outbox:
 
     async def flush(self) -> None:
         """Wait until everything noted so far is in the database."""
-        if self._changes:
+        if self._pending:
             commit = self._commits_begun + 1
         elif self._committing:
             commit = self._commits_begun
@@ -241,27 +209,30 @@ class Outbox:
     async def _write(self) -> None:
         backoff = 0.0
         while True:
-            if not self._stopping and not self._changes:
+            if not self._stopping and not self._pending:
                 # Without anything to write it is a sign of life.
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), self.lease / 6)
-            if self._stopping and not self._changes:
+            if self._stopping and not self._pending:
                 await self._say_goodbye()
                 return
             await asyncio.sleep(0 if self._stopping else _GROUP_SECONDS)
             self._wake.clear()
-            changes, self._changes = self._changes, {}
+            changes = self._pending.take()
             self._commits_begun += 1
             self._committing = True
             try:
                 await self._commit(changes, self._sequence)
             except _TakenForDeadError:
-                self._take_another_name(changes)
+                count = self._pending.open_charges
+                _log.error("this worker was taken for dead; its %d open charges are compared with Autumn's", count)
+                self.worker_id, self._has_joined, self._is_open = _new_worker_id(), False, True
+                self._pending.doubt(changes)
             except asyncio.CancelledError:
-                self._take_back(changes)
+                self._pending.take_back(changes)
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, what is in memory must not be lost with it
-                self._take_back(changes)
+                self._pending.take_back(changes)
                 telemetry.outbox_unwritten.add(1)
                 backoff = min(_LONGEST_BACKOFF, self.lease / 6, max(_FIRST_BACKOFF, backoff * 2))
                 cause = type(error).__name__
@@ -276,12 +247,7 @@ class Outbox:
                 self._committing = False
                 self._written.set()
 
-    def _take_back(self, changes: Mapping[str, _Change]) -> None:
-        # A commit that failed may have got through all the same; and what came in meanwhile is newer and wins.
-        for charge_id, change in changes.items():
-            self._changes.setdefault(charge_id, change._replace(written=True))
-
-    async def _commit(self, changes: Mapping[str, _Change], complete_to: int) -> None:
+    async def _commit(self, changes: Mapping[str, Change], complete_to: int) -> None:
         if not self._is_open or self._has_moved():
             await self._reopen()
         self._is_open = False
@@ -295,7 +261,7 @@ class Outbox:
         self._is_open = self._has_joined = True
         self._committed_at = time.monotonic()
 
-    async def _write_rows(self, connection: AsyncConnection, changes: Iterable[_Change]) -> None:
+    async def _write_rows(self, connection: AsyncConnection, changes: Iterable[Change]) -> None:
         put: list[dict[str, Any]] = []
         changed: list[dict[str, Any]] = []
         closed: list[dict[str, str]] = []
@@ -336,28 +302,6 @@ class Outbox:
         beat = workers.update().where(me).values(seen_at=self.now(), complete_to=complete_to)
         if not (await connection.execute(beat)).rowcount:
             raise _TakenForDeadError
-
-    def _take_another_name(self, changes: Mapping[str, _Change]) -> None:
-        """Go on after others have begun to settle what this worker had open, as if it were dead."""
-        _log.error("this worker was taken for dead; its %d open charges are compared with Autumn's", len(self._open))
-        self.worker_id = _new_worker_id()
-        self._has_joined, self._is_open = False, True
-        unwritten = {**changes, **self._changes}
-        self._in_doubt = set(self._open)
-        self._changes = {
-            id_: _Change(entry, "open", journalled=True, written=True) for id_, entry in self._open.items()
-        }
-        for charge_id, change in unwritten.items():
-            # Its claims went with the old name; who has them now delivers them, under the same keys.
-            if charge_id not in self._open and change.state != "open" and not change.claimed:
-                self._changes[charge_id] = self._compared(change) if change.journalled else change
-
-    def _compared(self, change: _Change) -> _Change:
-        """Have a charge that others may have given back brought to what it should come to."""
-        value = change.entry.value if change.state == "due" else Decimal(0)
-        # By then a delivery that is under way has ended, one way or the other.
-        due_at = max(change.entry.due_at, self.now() + int(self.lease * 1000))
-        return _Change(replace(change.entry, action=Action.LOOK_UP, value=value, due_at=due_at), "due")
 
     async def _say_goodbye(self) -> None:
         async with self._connected.begin() as connection:
