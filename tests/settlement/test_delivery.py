@@ -193,3 +193,27 @@ async def test_the_event_log_is_not_asked_too_often(tmp_path):
         await delivery.send(a_charge(bench.outbox, customer_id="bob"))
 
         assert 0.6 <= time.monotonic() - begun < 0.8
+
+
+@pytest.mark.parametrize("settlement", ["deduct", "hold"])
+async def test_what_a_person_retries_is_not_done_twice(tmp_path, settlement):
+    """Two days later no key protects a retry, but Autumn's event log still knows what was done."""
+    fails = settlement == "deduct"
+    async with serving(tmp_path, settlement=settlement) as bench:
+        await bench.call()
+        assert await bench.used() == 5
+        charge = await bench.open()
+        action, value = (Action.TRACK, -charge.credits) if fails else (Action.CONFIRM, charge.credits)
+        entry = a_charge(bench.outbox, charge_id=charge.id, action=action, value=value, created_at=bench.outbox.now())
+        await bench.delivery.send(entry)
+        await bench.sender.stop(within=1)
+        bench.outbox.put(entry)
+        await bench.outbox.flush()
+        (claimed,) = await bench.outbox.claim(1)
+        bench.outbox.park(claimed)
+        await bench.outbox.flush()
+        bench.emulator._store.run("DELETE FROM claims")
+        assert await bench.outbox.retry(charge.id)
+        bench.sender._stopping = False
+
+        assert await bench.used() == (5 if fails else 10)

@@ -228,7 +228,7 @@ async def test_for_people(outbox, clock):
     assert [entry.charge_id for _, entry in await outbox.list("parked")] == [parked.charge_id]
     assert not await outbox.retry(charge.charge_id)
     assert await outbox.retry(parked.charge_id)
-    assert [entry.maybe_sent_at for entry in await outbox.claim(9)] == [None]
+    assert [(entry.maybe_sent_at, entry.look_first) for entry in await outbox.claim(9)] == [(None, True)]
     assert await outbox.drop(parked.charge_id)
     assert not await outbox.drop(parked.charge_id)
 

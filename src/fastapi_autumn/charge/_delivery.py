@@ -113,7 +113,7 @@ class Delivery:
     def _without_hold(self, entry: Entry) -> Entry:
         """A call that went through costs even if its hold is gone."""
         again = replace(entry, reason=f"{entry.reason}; its hold was gone", attempts=0, maybe_sent_at=None)
-        if entry.maybe_sent_at is None:
+        if entry.maybe_sent_at is None and not entry.look_first:
             # Nobody else finalizes it: its time has run out, or it was never placed.
             return replace(again, action=Action.TRACK, due_at=0)
         # Or else an attempt whose answer was lost has confirmed it. The event log knows.

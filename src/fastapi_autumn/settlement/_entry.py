@@ -34,7 +34,10 @@ class Entry:
     maybe_sent_at: int | None = None
     """When the first attempt that Autumn may have acted on was made."""
     look_first: bool = False
-    """An attempt failed at Autumn's side, which frees its key: the event log has to be asked before the next one."""
+    """The key does not protect the next attempt, so the event log has to be asked before it.
+
+    An attempt that fails at Autumn's side frees its key, and a person may retry what is older than any key.
+    """
     due_at: int = 0
     last_error: str | None = None
 

@@ -433,10 +433,10 @@ class Outbox:
     async def retry(self, charge_id: str) -> bool:
         """Make a parked row due now, whatever its age; returns whether there was one.
 
-        Beyond 24 hours Autumn no longer knows the key, so this may do a second time what was done before.
+        Beyond 24 hours Autumn no longer knows the key, so its event log is asked first whether it was done before.
         """
         parked = sa.and_(rows.c.charge_id == charge_id, rows.c.state == "parked")
-        values = {"state": "due", "due_at": self.now(), "maybe_sent_at": None, "lease_until": 0}
+        values = {"state": "due", "due_at": self.now(), "maybe_sent_at": None, "look_first": True, "lease_until": 0}
         async with self._connected.begin() as connection:
             changed = bool((await connection.execute(rows.update().where(parked).values(values))).rowcount)
         self.has_due.set()
