@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from fastapi_autumn._version import __version__
 from fastapi_autumn.client._pressure import Breaker, Limiter
@@ -85,7 +85,7 @@ class Caller:
         return await self._send(
             "POST",
             operation,
-            to_json(body, inf_nan_mode="null"),  # NaN is no JSON, and Autumn takes what is none for an empty body
+            _json(operation, body),
             customer=body.get("customer_id") or "",
             idempotency_key=idempotency_key,
             repeat=repeat,
@@ -176,6 +176,16 @@ class Caller:
         except ValidationError as error:
             fields = ", ".join(sorted({".".join(map(str, e["loc"])) or "the body" for e in error.errors()}))
             raise UnexpectedAnswer(operation, f"Autumn's answer has another shape than documented: {fields}") from None
+
+
+def _json(operation: str, body: Mapping[str, Any]) -> bytes:
+    try:
+        # NaN is no JSON, and Autumn takes what is none for an empty body.
+        return to_json(body, inf_nan_mode="null")
+    except PydanticSerializationError as error:
+        # Half a surrogate pair, say. Nothing is sent, and the answer is what Autumn's would be.
+        message = f"the request cannot be written as JSON ({type(error).__name__})"
+        raise rejection(operation, status=400, code="invalid_inputs", message=message) from None
 
 
 def _code_and_message(body: bytes) -> tuple[str, str]:

@@ -74,7 +74,8 @@ def aggregate(call: Call) -> Any:
         raise invalid_inputs("custom_range: start has to come before end, and at most 1000 days before it")
     bins = _bins(start, end, size)
     where, values = _where(customer_id, entity_id, features, (bins[0], end))
-    rows = _sums(call, where, values, group)
+    # A list of nothing but commas names no feature, and without one the query would find them all.
+    rows = _sums(call, where, values, group) if features else []
     return _series(bins, features, rows, group)
 
 
