@@ -215,3 +215,21 @@ async def test_customers_notice_nothing(tmp_path, settlement, caplog):
         away.rename(path)
 
         assert await service.used() == 20
+
+
+async def test_a_shutdown_while_it_is_away_ends(tmp_path, caplog):
+    """A service whose outbox cannot be written stops all the same, in bounded time, and says what that means."""
+    service = Service(tmp_path, shutdown_timeout=0.3)
+
+    @service.app.post("/ai/chat")
+    async def chat(ask: Ask, charge: ModelCharge) -> str:
+        raise HTTPException(502)
+
+    other = sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)
+    async with asyncio.timeout(15):
+        async with service.calling() as client:
+            other.execute("BEGIN EXCLUSIVE")
+            await client.post("/ai/chat", json={"model": "large"})
+        other.close()
+
+    assert "are lost to this process" in caplog.text
