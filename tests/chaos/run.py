@@ -90,7 +90,7 @@ class Outage:
     ) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(over.wait(), chance.uniform(1, 3))
+                await asyncio.wait_for(over.wait(), chance.uniform(0.5, 2))
                 return
             began = time.time()
             await away(chance.uniform(0.5, 3.0))
@@ -155,6 +155,9 @@ class Watched:
             known = await connection.execute(sa.select(sa.func.count()).select_from(workers))
             return Counter(dict(map(tuple, counted))), known.scalar_one()
 
+    async def close(self) -> None:
+        await self._engine.dispose()
+
     async def is_drained(self) -> bool:
         try:
             counted, known = await self.read()
@@ -196,6 +199,7 @@ async def run(settlement: str, database: str, *, calls: int, seed: int, server: 
                 with contextlib.suppress(TimeoutError):
                     await until(watched.is_drained, seconds=DRAIN_SECONDS, what="the outbox does not drain")
             left, _ = await watched.read()
+            await watched.close()
             # Holds of killed workers run out.
             await insistently(autumn, "POST", "/emulator/clock", {"seconds": HOLD_TTL + 60})
             kills = [(int(pid), float(at)) for pid, at in reported(folder, KILLS)]
