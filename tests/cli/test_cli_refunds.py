@@ -120,7 +120,7 @@ def test_a_retry_that_may_do_it_twice_asks_first(
     """Autumn has forgotten the key: the command says what to look at, and waits for a yes."""
     result = autumn("refunds", "retry", "lost-3", *more)
     assert result.returncode == code
-    assert "may be recorded twice" in result.stderr
+    assert "event log is asked first" in result.stderr
     assert "autumn events --customer ada" in result.stderr
     assert f'"state": "{state}"' in autumn("refunds", "show", "lost-3", "--format", "json").stdout
 
