@@ -117,7 +117,7 @@ def test_a_charge_that_is_due_needs_no_retry(outbox: Path, autumn: Run) -> None:
 def test_a_retry_that_may_do_it_twice_asks_first(
     more: tuple[str, ...], code: int, state: str, outbox: Path, autumn: Run
 ) -> None:
-    """Autumn has forgotten the key: the command says what to look at, and waits for a yes."""
+    """Autumn has forgotten the key: the command says what protects now and where to look, and waits for a yes."""
     result = autumn("refunds", "retry", "lost-3", *more)
     assert result.returncode == code
     assert "event log is asked first" in result.stderr

@@ -93,8 +93,9 @@ def retry(charge_id: ChargeId, yes: Yes = False) -> None:
             raise AutumnError(f"{charge_id} is {state} and will be sent by itself; only parked charges need a retry.")
         if entry.is_beyond_certainty(outbox.now()):
             note(
-                f"It may have been done at {moment(entry.maybe_sent_at)}, and Autumn no longer knows its key. Its event "
-                f"log is asked first, and {entry.value} is recorded only if it is not there."
+                f"It may have been done at {moment(entry.maybe_sent_at)}, and Autumn no longer knows its key. Autumn's "
+                f"event log is asked first, and {entry.value} is recorded only if it is not there; see for yourself "
+                f"with autumn events --customer {entry.customer_id}."
             )
             confirm("Send it again?", yes=yes)
         await outbox.retry(charge_id)
