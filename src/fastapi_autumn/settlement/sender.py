@@ -27,7 +27,7 @@ __all__ = ["Next", "Sender", "after"]
 
 _log = logging.getLogger("fastapi_autumn.outbox")
 
-_AT_ONCE = 32
+_AT_ONCE = 64
 _PATIENCE_SECONDS = 0.1
 _POLL_SECONDS = 1.0
 _FIRST_BACKOFF_MS = 500
