@@ -5,7 +5,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,7 +174,7 @@ def page(samples: Samples, *, rounds: int, seconds: float) -> str:
     """Return the whole page."""
     return f"""# Results
 
-Medians of {rounds} interleaved rounds of {seconds:g} s each, written by `make bench` (`{" ".join(sys.argv)}`).
+Medians of {rounds} interleaved rounds of {seconds:g} s each, written by `python -m bench.run --rounds {rounds} --seconds {seconds:g}`.
 The service under test has one core to itself; Autumn (a constant answer, `bench/upstream.py`) and the load
 (`bench/load.py`) share another. Absolute numbers are the machine's, ratios are what carries over.
 
@@ -184,6 +183,9 @@ Machine: {machine()}.
 Columns: the same route, `POST /ai/chat`, as FastAPI with no billing; with this package over each transport and in both
 settlement modes; as Hono with autumn-js on Node, the system this one is modelled on; and as the port one writes first,
 BaseHTTPMiddleware around the official autumn-sdk.
+
+Every Python column calls `gc.freeze()` once it has started (see `docs/performance.md`); the outbox was drained in two
+rounds, because one takes minutes.
 
 ![Requests per second](throughput.svg)
 
