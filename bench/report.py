@@ -174,7 +174,8 @@ def page(samples: Samples, *, rounds: int, seconds: float) -> str:
     """Return the whole page."""
     return f"""# Results
 
-Medians of {rounds} interleaved rounds of {seconds:g} s each, written by `python -m bench.run --rounds {rounds} --seconds {seconds:g}`.
+Medians of {rounds} interleaved rounds of {seconds:g} s each, written by
+`python -m bench.run --rounds {rounds} --seconds {seconds:g}`.
 The service under test has one core to itself; Autumn (a constant answer, `bench/upstream.py`) and the load
 (`bench/load.py`) share another. Absolute numbers are the machine's, ratios are what carries over.
 
