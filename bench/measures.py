@@ -99,8 +99,8 @@ def journal(plan: Plan, samples: Samples) -> None:
             plan.say(f"journal, round {round_ + 1} of {plan.rounds}")
             for server in servers:
                 result = load(server, connections=32, seconds=plan.seconds)
-                samples.add("journal rps", server.name, result["rps"])
-                samples.add("journal cpu_us", server.name, result["cpu_us"])
+                for kind in ("rps", "p50_ms", "cpu_us"):
+                    samples.add(f"journal {kind}", server.name, result[kind])
 
 
 def streams(plan: Plan, samples: Samples) -> None:

@@ -128,8 +128,15 @@ def tables(samples: Samples) -> str:
             for count in CUSTOMERS
         ]
         parts.append(_table("Customers: requests/s and p99 in ms, 32 connections", names, rows))
+    if samples.has("journal rps", _FAST):
+        names = columns([_FAST, "no-journal"], samples, "journal rps")
+        kinds = [("requests/s", "rps", 0), ("p50 in ms", "p50_ms", 1), ("CPU per request in µs", "cpu_us", 0)]
+        rows = [
+            (label, [f"{samples.median(f'journal {kind}', n):.{digits}f}" for n in names])
+            for label, kind, digits in kinds
+        ]
+        parts.append(_table("Journal, 32 connections", names, rows))
     for title, what, names, scale, digits in [
-        ("Journal: CPU per request in µs", "journal cpu_us", [_FAST, "no-journal"], 1, 0),
         (f"Memory of an open stream in KB, {STREAMS:,} open", "stream bytes", EVERYTHING, 1024, 1),
         ("A streamed chunk in µs", "chunk ns", ["unbilled", "this package"], 1000, 2),
         ("Outbox with 100,000 rows waiting: rows delivered per second", "drain rows/s", EVERYTHING, 1, 0),

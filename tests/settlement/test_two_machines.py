@@ -50,7 +50,7 @@ async def test_the_other_finishes_it(postgres, tmp_path):
     stuck, delivered = tmp_path / "stuck", tmp_path / "delivered"
 
     with machine(url, stuck, "get-stuck") as first:
-        await until(lambda: len(lines(stuck)) == 32)
+        await until(lambda: len(lines(stuck)) == 64)
         await asyncio.sleep(0.5)
         os.killpg(first.pid, signal.SIGKILL)
     with machine(url, delivered, "deliver"):
