@@ -9,6 +9,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from starlette.authentication import BaseUser
+
 from .charge import Charge, Charges
 from .client import AutumnClient
 from .customers import KnownCustomers
@@ -18,7 +20,7 @@ from .settings import AutumnSettings
 if TYPE_CHECKING:
     from .settlement.outbox import Outbox
 
-__all__ = ["RequestState", "Runtime", "RuntimeSource", "request_state", "share"]
+__all__ = ["RequestState", "Runtime", "RuntimeSource", "customer_of", "request_state", "share"]
 
 _KEY = "fastapi_autumn"
 
@@ -69,3 +71,13 @@ def request_state(scope: MutableMapping[str, Any]) -> RequestState | None:
     """Return what the middleware shared, or None when it did not see this request."""
     state = scope.get("state", {}).get(_KEY)
     return state if isinstance(state, RequestState) else None
+
+
+def customer_of(user: BaseUser) -> Customer | None:
+    """Take an authenticated user of Starlette's for the customer: its `identity`, or else its `display_name`."""
+    if not user.is_authenticated:
+        return None
+    try:
+        return Customer(user.identity)
+    except NotImplementedError:
+        return Customer(user.display_name)

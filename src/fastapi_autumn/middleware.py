@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ._openapi import document
-from ._scope import RequestState, Runtime, RuntimeSource, share
+from ._scope import RequestState, Runtime, RuntimeSource, customer_of, share
 from .charge import Charge
 from .customers import is_customer_id
 from .errors import AutumnError, ConfigurationError
@@ -52,13 +52,7 @@ def from_request_user(connection: HTTPConnection) -> Customer | None:
             "Customer or an id; or add Starlette's AuthenticationMiddleware after it, so that it runs before; or pass "
             "identify=None when each CreditGate has its own customer=..."
         )
-    user = connection.user
-    if not user.is_authenticated:
-        return None
-    try:
-        return Customer(user.identity)
-    except NotImplementedError:
-        return Customer(user.display_name)
+    return customer_of(connection.user)
 
 
 class AutumnMiddleware:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ._openapi import RESPONSES
-from ._scope import Runtime, request_state
+from ._scope import Runtime, customer_of, request_state
 from .customers import is_customer_id
 from .errors import RequestRejected, Unavailable
 from .models import AttachResult, Customer, CustomerRecord, EventAggregate, Plan, PortalResult
@@ -169,9 +169,4 @@ async def _from_request(request: Request) -> Customer | None:
     if state is not None:
         return state.customer
     user = request.scope.get("user")
-    if user is None or not user.is_authenticated:
-        return None
-    try:
-        return Customer(user.identity)
-    except NotImplementedError:
-        return Customer(user.display_name)
+    return None if user is None else customer_of(user)
