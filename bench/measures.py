@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.processes import SERVICE_CORE, Server, load, python, run_json, service, services, upstream
 
-OURS = ["reqwest-deduct", "reqwest-hold", "httpx-deduct", "httpx-hold"]
+OURS = ["httptools-deduct", "httptools-hold", "reqwest-deduct", "reqwest-hold", "httpx-deduct", "httpx-hold"]
 EVERYTHING = ["unbilled", *OURS, "hono", "plain-port"]
 CONNECTIONS = [1, 32, 256]
 CUSTOMERS = [1, 100, 100_000]

@@ -23,7 +23,7 @@ from fastapi_autumn.transports import Transport
 
 SECRET_KEY = "am_sk_test_benchmark"
 PRICES = {"gpt-4o": 5}
-NAMES = ["unbilled", "reqwest-deduct", "reqwest-hold", "httpx-deduct", "httpx-hold", "plain-port", "no-journal"]
+NAMES = ["unbilled", "httptools-deduct", "httptools-hold", "reqwest-deduct", "reqwest-hold", "httpx-deduct", "httpx-hold", "plain-port", "no-journal"]
 
 
 class ChatBody(BaseModel):

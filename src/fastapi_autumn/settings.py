@@ -46,7 +46,7 @@ class AutumnSettings(BaseSettings):
     """Use an Autumn inside this process instead of the real one: no key, no network, no money."""
     emulator_path: Path = Path(".autumn/emulator.db")
     """The emulator's file; several workers on one machine share it."""
-    transport: Literal["httpx", "reqwest"] = "httpx"
+    transport: Literal["httpx", "httptools", "reqwest"] = "httpx"
     """`reqwest` is several times faster and needs the extra `fast`."""
 
     timeout: float = Field(default=5.0, gt=0, le=60)

@@ -6,14 +6,14 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import httpx
 import pytest
 
-from fastapi_autumn.transports import HttpxTransport, ReqwestTransport, Transport
+from fastapi_autumn.transports import HttptoolsTransport, HttpxTransport, ReqwestTransport, Transport
 
 Connect = Callable[..., AbstractAsyncContextManager[Transport]]
 
 
-@pytest.fixture(params=["httpx", "httpx_client", "reqwest"])
+@pytest.fixture(params=["httpx", "httpx_client", "httptools", "reqwest"])
 def connect(request: pytest.FixtureRequest) -> Connect:
-    """Open the transport under test: the two of this package, and an httpx client that was passed in."""
+    """Open the transport under test: the three of this package, and an httpx client that was passed in."""
 
     @asynccontextmanager
     async def opened(url: str, *, timeout: float = 5.0, connect_timeout: float = 5.0) -> AsyncIterator[Transport]:  # noqa: ASYNC109 - the transport's, not this function's
@@ -23,6 +23,8 @@ def connect(request: pytest.FixtureRequest) -> Connect:
         transport: Transport
         if request.param == "reqwest":
             transport = ReqwestTransport(url, timeout=timeout, connect_timeout=connect_timeout)
+        elif request.param == "httptools":
+            transport = HttptoolsTransport(url, timeout=timeout, connect_timeout=connect_timeout)
         else:
             transport = HttpxTransport(url, timeout=timeout, connect_timeout=connect_timeout, client=client)
         try:

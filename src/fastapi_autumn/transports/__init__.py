@@ -11,10 +11,11 @@ from fastapi_autumn.errors import ConfigurationError
 from fastapi_autumn.settings import AutumnSettings
 from fastapi_autumn.transports._asgi import AsgiTransport
 from fastapi_autumn.transports._base import Answer, Transport
+from fastapi_autumn.transports._httptools import HttptoolsTransport
 from fastapi_autumn.transports._httpx import HttpxTransport
 from fastapi_autumn.transports._reqwest import ReqwestTransport
 
-__all__ = ["Answer", "AsgiTransport", "HttpxTransport", "ReqwestTransport", "Transport", "transport_for"]
+__all__ = ["Answer", "AsgiTransport", "HttptoolsTransport", "HttpxTransport", "ReqwestTransport", "Transport", "transport_for"]
 
 
 def transport_for(settings: AutumnSettings, *, http_client: httpx.AsyncClient | None = None) -> Transport:
@@ -27,5 +28,9 @@ def transport_for(settings: AutumnSettings, *, http_client: httpx.AsyncClient | 
     if settings.transport == "httpx":
         return HttpxTransport(base_url, timeout=timeout, connect_timeout=connect_timeout, client=http_client)
     if http_client is not None:
-        raise ConfigurationError("AUTUMN_TRANSPORT=reqwest does not take an httpx client; pass one or set the other.")
+        raise ConfigurationError(
+            f"AUTUMN_TRANSPORT={settings.transport} does not take an httpx client; pass one or set the other."
+        )
+    if settings.transport == "httptools":
+        return HttptoolsTransport(base_url, timeout=timeout, connect_timeout=connect_timeout)
     return ReqwestTransport(base_url, timeout=timeout, connect_timeout=connect_timeout)
