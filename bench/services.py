@@ -99,7 +99,7 @@ def settings_for(name: str, *, upstream: str, directory: Path) -> AutumnSettings
     transport, _, settlement = name.partition("-")
     values: dict[str, Any] = {"transport": transport, "settlement": settlement}
     if name == "no-journal":
-        values = {"transport": "reqwest", "settlement": "deduct"}
+        values = {"transport": "httptools", "settlement": "deduct"}
     return AutumnSettings(
         _env_file=None,
         secret_key=SecretStr(SECRET_KEY),

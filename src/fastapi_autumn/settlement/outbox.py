@@ -48,6 +48,9 @@ __all__ = ["LostWorker", "Outbox", "State"]
 _log = logging.getLogger("fastapi_autumn.outbox")
 
 _GROUP_SECONDS = 0.02
+# Opening and closing can wait longer for a commit: what a crash takes with it is found in Autumn's event log. Most
+# charges are closed again by then and are never written.
+_JOURNAL_SECONDS = 0.1
 _FIRST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 5.0
 _PAUSES_WHILE_BUSY = (0.05, 0.1, 0.2, 0.4)
@@ -96,6 +99,7 @@ class Outbox:
         self._pending = Pending(doubt=int(lease * 1000), now=lambda: self.now())  # noqa: PLW0108 - `now` may be replaced
         self._observed: dict[str, tuple[int, float]] = {}
         self._wake = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._written = asyncio.Event()
         self._commits_begun = self._commits_done = 0
         self._committing = False
@@ -119,6 +123,7 @@ class Outbox:
         """Note what has to be done to close a charge."""
         self._pending.put(entry)
         self._wake.set()
+        self._hurry.set()
 
     def close(self, charge_id: str) -> None:
         """Note that nothing is left to do for a charge."""
@@ -129,16 +134,19 @@ class Outbox:
         """Note that a claimed entry is delivered."""
         self._pending.note(Change(entry, None, claimed=True))
         self._wake.set()
+        self._hurry.set()
 
     def put_back(self, entry: Entry) -> None:
         """Note what is left to do after an attempt to deliver a claimed entry."""
         self._pending.note(Change(entry, "due", claimed=True))
         self._wake.set()
+        self._hurry.set()
 
     def park(self, entry: Entry) -> None:
         """Keep a claimed entry for a person to decide; it is never sent again by itself."""
         self._pending.note(Change(entry, "parked", claimed=True))
         self._wake.set()
+        self._hurry.set()
 
     @property
     def unwritten(self) -> int:
@@ -185,6 +193,7 @@ class Outbox:
         """Write what is in memory, for at most `within` seconds, and close the database."""
         self._stopping = True
         self._wake.set()
+        self._hurry.set()
         if self._writer is not None:
             await asyncio.wait([self._writer], timeout=within)
             self._writer.cancel()
@@ -202,6 +211,7 @@ class Outbox:
             commit = self._commits_begun
         else:
             return
+        self._hurry.set()
         while self._commits_done < commit:
             self._written.clear()
             await self._written.wait()
@@ -216,7 +226,7 @@ class Outbox:
             if self._stopping and not self._pending:
                 await self._say_goodbye()
                 return
-            await asyncio.sleep(0 if self._stopping else _GROUP_SECONDS)
+            await self._gather()
             self._wake.clear()
             changes = self._pending.take()
             self._commits_begun += 1
@@ -246,6 +256,14 @@ class Outbox:
             finally:
                 self._committing = False
                 self._written.set()
+
+    async def _gather(self) -> None:
+        """Let a group come together: a short one if something is to be sent, or somebody waits for it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_JOURNAL_SECONDS - _GROUP_SECONDS):
+                await self._hurry.wait()
+        await asyncio.sleep(0 if self._stopping else _GROUP_SECONDS)
+        self._hurry.clear()
 
     async def _commit(self, changes: Mapping[str, Change], complete_to: int) -> None:
         if not self._is_open or self._has_moved():
