@@ -77,7 +77,7 @@ def latency(plan: Plan, samples: Samples) -> None:
 
 def customers(plan: Plan, samples: Samples) -> None:
     """How the number of customers, all of them known, changes throughput."""
-    names = ["reqwest-deduct", "httpx-deduct"]
+    names = ["httptools-deduct", "reqwest-deduct", "httpx-deduct"]
     with upstream() as autumn, services(names, autumn, plan.directory) as servers:
         for server in servers:
             plan.say(f"customers: {server.name} gets to know {max(CUSTOMERS)}")
@@ -93,7 +93,7 @@ def customers(plan: Plan, samples: Samples) -> None:
 
 def journal(plan: Plan, samples: Samples) -> None:
     """What the outbox's journal costs: the same route with and without it."""
-    names = ["reqwest-deduct", "no-journal"]
+    names = ["httptools-deduct", "no-journal"]
     with upstream() as autumn, services(names, autumn, plan.directory) as servers:
         for round_ in range(plan.rounds):
             plan.say(f"journal, round {round_ + 1} of {plan.rounds}")
@@ -108,7 +108,7 @@ def streams(plan: Plan, samples: Samples) -> None:
     with upstream() as autumn:
         for round_ in range(plan.rounds):
             plan.say(f"streams, round {round_ + 1} of {plan.rounds}")
-            for name in ("unbilled", "reqwest-deduct", "httpx-deduct"):
+            for name in ("unbilled", "httptools-deduct", "httpx-deduct"):
                 with service(name, autumn, plan.directory) as server:
                     bytes_each = asyncio.run(_memory_of_streams(server))
                 samples.add("stream bytes", name, bytes_each)
@@ -157,7 +157,7 @@ def drain(plan: Plan, samples: Samples, *, rows: int = 100_000) -> None:
     with upstream() as autumn:
         for round_ in range(rounds):
             plan.say(f"drain, round {round_ + 1} of {rounds}")
-            for name in ("reqwest-deduct", "httpx-deduct"):
+            for name in ("httptools-deduct", "httpx-deduct"):
                 command = python("bench.drain", name, "--rows", rows, "--upstream", autumn.url)
                 samples.add("drain rows/s", name, run_json(command, core=SERVICE_CORE)["rows_per_second"])
 

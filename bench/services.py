@@ -1,6 +1,6 @@
 """The services that are measured: one route, with and without billing.
 
-`python -m bench.services reqwest-deduct --port 8001 --upstream http://127.0.0.1:9100 --directory /tmp/x`
+`python -m bench.services httptools-deduct --port 8001 --upstream http://127.0.0.1:9100 --directory /tmp/x`
 """
 
 import argparse
@@ -23,7 +23,10 @@ from fastapi_autumn.transports import Transport
 
 SECRET_KEY = "am_sk_test_benchmark"
 PRICES = {"gpt-4o": 5}
-NAMES = ["unbilled", "httptools-deduct", "httptools-hold", "reqwest-deduct", "reqwest-hold", "httpx-deduct", "httpx-hold", "plain-port", "no-journal"]
+OURS = [
+    f"{transport}-{settlement}" for transport in ("httptools", "reqwest", "httpx") for settlement in ("deduct", "hold")
+]
+NAMES = ["unbilled", *OURS, "plain-port", "no-journal"]
 
 
 class ChatBody(BaseModel):
@@ -95,7 +98,7 @@ def plain_port(upstream: str) -> FastAPI:
 
 
 def settings_for(name: str, *, upstream: str, directory: Path) -> AutumnSettings:
-    """Return the settings of a variant such as `reqwest-hold`."""
+    """Return the settings of a variant such as `httptools-hold`."""
     transport, _, settlement = name.partition("-")
     values: dict[str, Any] = {"transport": transport, "settlement": settlement}
     if name == "no-journal":
@@ -116,7 +119,7 @@ def application(name: str, *, upstream: str, directory: Path) -> FastAPI:
     if name == "plain-port":
         return plain_port(upstream)
     if name == "no-journal":
-        # What the journal costs is the difference to reqwest-deduct. Nothing would survive a crash without it.
+        # What the journal costs is the difference to httptools-deduct. Nothing would survive a crash without it.
         Outbox.open = Outbox.close = lambda self, _: None
     return billed(settings_for(name, upstream=upstream, directory=directory))
 

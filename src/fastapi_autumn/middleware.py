@@ -116,14 +116,15 @@ class AutumnMiddleware:
         return any(path == prefix or path.startswith(f"{prefix}/") for prefix in self._prefixes)
 
     async def _handle(self, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
-        length = HTTPConnection(scope).headers.get("content-length", "")
+        connection = HTTPConnection(scope)
+        length = connection.headers.get("content-length", "")
         if self._max_body_bytes and length.isdecimal() and int(length) > self._max_body_bytes:
             response = JSONResponse({"detail": _TOO_LARGE}, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             await response(scope, receive, send)
             return
         customer = None
         if self._identify is not None:
-            customer = await _customer(self._identify, HTTPConnection(scope))
+            customer = await _customer(self._identify, connection)
             if customer is None:
                 headers = {"WWW-Authenticate": "Bearer"}
                 response = JSONResponse({"detail": _NOBODY}, HTTPStatus.UNAUTHORIZED, headers)

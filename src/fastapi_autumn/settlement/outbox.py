@@ -50,7 +50,7 @@ _log = logging.getLogger("fastapi_autumn.outbox")
 _GROUP_SECONDS = 0.02
 # Opening and closing can wait longer for a commit: what a crash takes with it is found in Autumn's event log. Most
 # charges are closed again by then and are never written.
-_JOURNAL_SECONDS = 0.1
+_JOURNAL_SECONDS = 0.2
 _FIRST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 5.0
 _PAUSES_WHILE_BUSY = (0.05, 0.1, 0.2, 0.4)

@@ -15,7 +15,15 @@ from fastapi_autumn.transports._httptools import HttptoolsTransport
 from fastapi_autumn.transports._httpx import HttpxTransport
 from fastapi_autumn.transports._reqwest import ReqwestTransport
 
-__all__ = ["Answer", "AsgiTransport", "HttptoolsTransport", "HttpxTransport", "ReqwestTransport", "Transport", "transport_for"]
+__all__ = [
+    "Answer",
+    "AsgiTransport",
+    "HttptoolsTransport",
+    "HttpxTransport",
+    "ReqwestTransport",
+    "Transport",
+    "transport_for",
+]
 
 
 def transport_for(settings: AutumnSettings, *, http_client: httpx.AsyncClient | None = None) -> Transport:

@@ -61,11 +61,13 @@ class HttptoolsTransport:
         connection = self._take()
         if connection is None:
             connection = await self._connect(path)
-        loop = asyncio.get_running_loop()
         answer = connection.send(request)
-        timer = loop.call_later(self._timeout, connection.give_up, NoAnswer(path, f"no answer within {self._timeout:g} s", timed_out=True))
+        # Cheaper than asyncio.timeout, which would cost as much as reading the answer.
+        timer = asyncio.get_running_loop().call_later(self._timeout, connection.time_out)
         try:
             return await answer
+        except TimeoutError:
+            raise NoAnswer(path, f"no answer within {self._timeout:g} s", timed_out=True) from None
         except _BrokenError as error:
             raise NoAnswer(path, f"no whole answer came back ({error})") from error
         finally:
@@ -78,6 +80,7 @@ class HttptoolsTransport:
             self._idle.pop().close()
         if self._through_proxy is not None:
             await self._through_proxy.aclose()
+        # A connection is closed by the loop's next round.
         await asyncio.sleep(0)
 
     async def _connect(self, path: str) -> "_Connection":
@@ -97,7 +100,7 @@ class HttptoolsTransport:
     def _take(self) -> "_Connection | None":
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_usable():
+            if connection.is_ready():
                 return connection
             connection.close()
         return None
@@ -129,27 +132,31 @@ class _Connection(asyncio.Protocol):
         self._is_lost = False
 
     def send(self, request: bytes) -> "asyncio.Future[Answer]":
+        """Write a request; the future is its answer, or fails with `_BrokenError` or `TimeoutError`."""
         self._answer = answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         return answer
 
     def is_ready(self) -> bool:
+        """Whether another request can be sent."""
         return not self._is_lost and self._answer is None and self._keeps_alive
 
-    def is_usable(self) -> bool:
-        return self.is_ready()
-
     def close(self) -> None:
+        """Close at once; an answer that is still under way is not waited for."""
         self._is_lost = True
         self._transport.abort()
 
-    def give_up(self, error: Exception) -> None:
+    def time_out(self) -> None:
+        """Let the caller know that time is up."""
+        self._fail(TimeoutError())
+
+    def _fail(self, error: Exception) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(error)
 
     def _break(self, reason: str) -> None:
         self._is_lost = True
-        self.give_up(_BrokenError(reason))
+        self._fail(_BrokenError(reason))
 
     # What asyncio calls.
 
