@@ -28,7 +28,7 @@ $(DEMO_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 demo: $(DEMO_STAMP)  ## Serve the demo and say what to try; PORT=... chooses the port
-	@AUTUMN_EMULATOR=$${AUTUMN_EMULATOR:-true} AUTUMN_TRANSPORT=$${AUTUMN_TRANSPORT:-reqwest} $(BIN)/python -m demo_app
+	@AUTUMN_EMULATOR=$${AUTUMN_EMULATOR:-true} AUTUMN_TRANSPORT=$${AUTUMN_TRANSPORT:-httptools} $(BIN)/python -m demo_app
 
 lint: $(STAMP)  ## Check style, types and the direction of imports
 	$(BIN)/ruff check .

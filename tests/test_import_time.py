@@ -9,7 +9,18 @@ ANYWAY = "import fastapi, httpx, pydantic_settings"
 FIRST_LINES = "from fastapi_autumn import Autumn, AutumnMiddleware, ModelCharge"
 
 # Each belongs to a part of the package that a service with Autumn's real API may never use, or only once it runs.
-HEAVY = ["sqlalchemy", "aiosqlite", "typer", "rich", "uvicorn", "pyreqwest", "genai_prices", "pytest", "pygments"]
+HEAVY = [
+    "sqlalchemy",
+    "aiosqlite",
+    "typer",
+    "rich",
+    "uvicorn",
+    "httptools",
+    "pyreqwest",
+    "genai_prices",
+    "pytest",
+    "pygments",
+]
 ROOMS = ["emulator", "catalog", "cli", "settlement.outbox", "settlement.sender", "pytest_plugin"]
 
 

@@ -9,46 +9,52 @@ import respx
 
 from fastapi_autumn.errors import ConfigurationError, ConnectFailed, NoAnswer, Overloaded
 from fastapi_autumn.settings import AutumnSettings
-from fastapi_autumn.transports import HttpxTransport, ReqwestTransport, transport_for
+from fastapi_autumn.transports import HttptoolsTransport, HttpxTransport, ReqwestTransport, transport_for
+from fastapi_autumn.transports import _httptools as httptools_transport
 from fastapi_autumn.transports import _httpx as httpx_transport
 from transports.scripted_server import HEADERS, post, serve
 
 URL = "https://api.useautumn.com"
 
 
-async def test_settings_name_the_transport(monkeypatch):
-    """Httpx unless AUTUMN_TRANSPORT says reqwest."""
-    default = transport_for(AutumnSettings())
-    monkeypatch.setenv("AUTUMN_TRANSPORT", "reqwest")
-    fast = transport_for(AutumnSettings())
+@pytest.mark.parametrize(
+    ("name", "kind"), [(None, HttpxTransport), ("httptools", HttptoolsTransport), ("reqwest", ReqwestTransport)]
+)
+async def test_settings_name_the_transport(monkeypatch, name, kind):
+    """Httpx unless AUTUMN_TRANSPORT says otherwise."""
+    if name is not None:
+        monkeypatch.setenv("AUTUMN_TRANSPORT", name)
+    transport = transport_for(AutumnSettings())
 
-    assert (type(default), type(fast)) == (HttpxTransport, ReqwestTransport)
-    await default.aclose()
-    await fast.aclose()
+    assert type(transport) is kind
+    await transport.aclose()
 
 
-async def test_httpx_client_cannot_be_given_to_reqwest(monkeypatch):
+@pytest.mark.parametrize("name", ["httptools", "reqwest"])
+async def test_httpx_client_cannot_be_given_to_another_transport(monkeypatch, name):
     """A client whose proxies and hooks would be ignored is refused."""
-    monkeypatch.setenv("AUTUMN_TRANSPORT", "reqwest")
+    monkeypatch.setenv("AUTUMN_TRANSPORT", name)
     async with httpx.AsyncClient() as client:
         with pytest.raises(ConfigurationError, match="AUTUMN_TRANSPORT"):
             transport_for(AutumnSettings(), http_client=client)
 
 
-def test_missing_extra_is_named(monkeypatch):
-    """Without pyreqwest, the error is the line that installs it."""
-    monkeypatch.setitem(sys.modules, "pyreqwest", None)
+@pytest.mark.parametrize(("kind", "module"), [(HttptoolsTransport, "httptools"), (ReqwestTransport, "pyreqwest")])
+def test_missing_extra_is_named(monkeypatch, kind, module):
+    """Without the library, the error is the line that installs it."""
+    monkeypatch.setitem(sys.modules, module, None)
 
     with pytest.raises(ConfigurationError, match=r"pip install 'fastapi-autumn\[fast\]'"):
-        ReqwestTransport(URL, timeout=1, connect_timeout=1)
+        kind(URL, timeout=1, connect_timeout=1)
 
 
-def test_certificates_that_cannot_be_read_are_named(monkeypatch, tmp_path):
+@pytest.mark.parametrize("kind", [HttptoolsTransport, ReqwestTransport])
+def test_certificates_that_cannot_be_read_are_named(monkeypatch, tmp_path, kind):
     """A wrong SSL_CERT_FILE is told at the start, not at the first call."""
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
 
     with pytest.raises(ConfigurationError, match="SSL_CERT_FILE"):
-        ReqwestTransport(URL, timeout=1, connect_timeout=1)
+        kind(URL, timeout=1, connect_timeout=1)
 
 
 @pytest.mark.parametrize("own_client", [False, True])
@@ -94,11 +100,14 @@ async def test_mocked_failures_are_told_apart_as_real_ones(mocked, expected):
     await transport.aclose()
 
 
-async def test_connection_that_was_idle_for_long_is_closed(monkeypatch):
-    """Connections that a burst needed do not stay open for ever."""
+@pytest.mark.parametrize(
+    ("kind", "module"), [(HttptoolsTransport, httptools_transport), (HttpxTransport, httpx_transport)]
+)
+async def test_connection_that_was_idle_for_long_is_closed(monkeypatch, kind, module):
+    """Connections that a burst needed do not stay open for ever, and none is used that a firewall may have dropped."""
     async with serve() as server:
-        transport = HttpxTransport(server.url, timeout=5, connect_timeout=5)
-        monkeypatch.setattr(httpx_transport, "_KEEP_ALIVE_SECONDS", -1.0)
+        transport = kind(server.url, timeout=5, connect_timeout=5)
+        monkeypatch.setattr(module, "_KEEP_ALIVE_SECONDS", -1.0)
         for _ in range(3):
             await post(transport)
         await transport.aclose()

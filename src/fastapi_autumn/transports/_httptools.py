@@ -1,6 +1,7 @@
 """The fastest way: connections that live in the event loop itself, with httptools to read the answers."""
 
 import asyncio
+import ssl
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -28,22 +29,22 @@ class HttptoolsTransport:
     `timeout` bounds a call as a whole and `connect_timeout` the making of a connection, both in seconds.
 
     Raises:
-        ConfigurationError: httptools is not installed.
+        ConfigurationError: httptools is not installed, or SSL_CERT_FILE cannot be used.
     """
 
     def __init__(self, base_url: str, *, timeout: float, connect_timeout: float) -> None:
         try:
-            from httptools import HttpParserError, HttpResponseParser  # noqa: PLC0415 - an extra
+            from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser  # noqa: PLC0415 - an extra
         except ImportError as error:
             raise ConfigurationError(
                 "AUTUMN_TRANSPORT=httptools needs httptools: pip install 'fastapi-autumn[fast]'"
             ) from error
         url = httpx.URL(base_url)
-        self._parser, self._parser_error = HttpResponseParser, HttpParserError
+        self._parser, self._parser_errors = HttpResponseParser, (HttpParserError, HttpParserUpgrade)
         self._base_url = base_url
         self._host, self._port = url.host, url.port or (443 if url.scheme == "https" else 80)
         self._netloc = url.netloc.decode("ascii")
-        self._tls = httpx.create_ssl_context() if url.scheme == "https" else None
+        self._tls = _tls() if url.scheme == "https" else None
         self._timeout = timeout
         self._connect_timeout = connect_timeout
         self._idle: deque[_Connection] = deque()
@@ -58,12 +59,14 @@ class HttptoolsTransport:
         if self._through_proxy is not None:
             return await self._through_proxy.request(method, path, body=body, headers=headers)
         request = _request(method, path, self._netloc, headers, body)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout
         connection = self._take()
         if connection is None:
             connection = await self._connect(path)
         answer = connection.send(request)
         # Cheaper than asyncio.timeout, which would cost as much as reading the answer.
-        timer = asyncio.get_running_loop().call_later(self._timeout, connection.time_out)
+        timer = loop.call_at(deadline, connection.time_out)
         try:
             return await answer
         except TimeoutError:
@@ -95,12 +98,13 @@ class HttptoolsTransport:
         return connection
 
     def _new_connection(self) -> "_Connection":
-        return _Connection(self._parser, self._parser_error)
+        return _Connection(self._parser, self._parser_errors)
 
     def _take(self) -> "_Connection | None":
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_ready():
+            # What has been idle for long may have been forgotten on the way, without a word to either end.
+            if connection.is_ready() and time.monotonic() - connection.idle_since < _KEEP_ALIVE_SECONDS:
                 return connection
             connection.close()
         return None
@@ -125,9 +129,9 @@ class _Connection(asyncio.Protocol):
 
     idle_since = 0.0
 
-    def __init__(self, parser: Any, parser_error: type[Exception]) -> None:
+    def __init__(self, parser: Any, parser_errors: tuple[type[Exception], ...]) -> None:
         self._make_parser = parser
-        self._parser_error = parser_error
+        self._parser_errors = parser_errors
         self._answer: asyncio.Future[Answer] | None = None
         self._is_lost = False
 
@@ -173,14 +177,15 @@ class _Connection(asyncio.Protocol):
             return
         try:
             self._parser.feed_data(data)
-        except self._parser_error as error:
+        except self._parser_errors as error:
             self._break(type(error).__name__)
             self._transport.abort()
 
     def eof_received(self) -> None:
         if self._answer is not None and not self._answer.done() and self._ends_with_connection:
-            self._keeps_alive = False
             self._complete()
+        # asyncio closes the connection, but only in its next round.
+        self._is_lost = True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._break("the connection was closed" if exc is None else type(exc).__name__)
@@ -191,6 +196,11 @@ class _Connection(asyncio.Protocol):
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
         self._ends_with_connection = False
+
+    def on_message_begin(self) -> None:
+        if self._answer is None:
+            # A second answer came along with the first.
+            self.close()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
@@ -217,9 +227,18 @@ class _Connection(asyncio.Protocol):
             answer.set_result(Answer(self._parser.get_status_code(), headers, body))
 
 
+def _tls() -> ssl.SSLContext:
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        raise ConfigurationError(f"the certificates cannot be read: {error}; check SSL_CERT_FILE") from error
+
+
 def _request(method: str, path: str, host: str, headers: Mapping[str, str], body: bytes) -> bytes:
     lines = [f"{method} {path} HTTP/1.1", f"host: {host}", f"content-length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
-    if not "".join(lines).isprintable():
-        raise ValueError("a header or path has a character that HTTP does not allow")
+    together = "".join(lines)
+    if not (together.isascii() and together.isprintable()):
+        # Line breaks in a value would be headers of somebody else's. What it was is not said: the key is among them.
+        raise ValueError("a path or header has a character that HTTP does not allow")
     return "\r\n".join([*lines, "", ""]).encode("ascii") + body

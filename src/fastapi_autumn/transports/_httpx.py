@@ -122,10 +122,10 @@ class _Connections:
 
     async def _take(self) -> httpcore.AsyncConnectionInterface:
         while self._idle:
-            _, connection = self._idle.pop()
-            # True also when the server has hung up meanwhile, as a restarted one has: nothing was sent, so nothing is
-            # lost by taking another one.
-            if not connection.has_expired():
+            idle_since, connection = self._idle.pop()
+            # Expired also means that the server has hung up meanwhile, as a restarted one has: nothing was sent, so
+            # nothing is lost by taking another one.
+            if time.monotonic() - idle_since < _KEEP_ALIVE_SECONDS and not connection.has_expired():
                 return connection
             await connection.aclose()
         return self._factory.create_connection(self._url.origin)
