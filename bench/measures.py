@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import statistics
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ EVERYTHING = ["unbilled", *OURS, "hono", "plain-port"]
 CONNECTIONS = [1, 32, 256]
 CUSTOMERS = [1, 100, 100_000]
 STREAMS = 2000
+_UNTIL_CONFIRMED = 3
 
 _BODY = b'{"model":"gpt-4o","prompt":""}'
 _OPEN_STREAM = (
@@ -89,6 +91,8 @@ def customers(plan: Plan, samples: Samples) -> None:
                     result = load(server, connections=32, seconds=plan.seconds, customers=count)
                     for kind in ("rps", "p99_ms"):
                         samples.add(f"{kind} of {count}", server.name, result[kind])
+                    # Confirmations that still wait their turn are not the next cell's to pay.
+                    time.sleep(_UNTIL_CONFIRMED)
 
 
 def journal(plan: Plan, samples: Samples) -> None:

@@ -1,6 +1,8 @@
 """What only the transport in the event loop has to get right by itself: the framing of answers, and what it writes."""
 
 import asyncio
+import socket
+import struct
 import traceback
 
 import pytest
@@ -38,6 +40,9 @@ async def test_answer_without_a_length_that_is_reset_is_no_answer(open_transport
         await connection.read_request()
         await connection.write(b"HTTP/1.1 200 OK\r\n\r\n" + b"{")
         await asyncio.sleep(0.05)
+        # Without lingering, closing is a reset and not an end.
+        sock = connection.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.writer.transport.abort()
 
     async with serve(handler) as server:

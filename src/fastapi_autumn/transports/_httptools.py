@@ -116,7 +116,7 @@ class HttptoolsTransport:
             return
         now = connection.idle_since = time.monotonic()
         self._idle.append(connection)
-        while self._idle[0].idle_since < now - _KEEP_ALIVE_SECONDS:
+        while self._idle and self._idle[0].idle_since < now - _KEEP_ALIVE_SECONDS:
             self._idle.popleft().close()
 
 
