@@ -17,15 +17,13 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, SecretStr
 from starlette.middleware.base import BaseHTTPMiddleware
 
+from bench.measures import OURS
 from fastapi_autumn import Autumn, AutumnMiddleware, AutumnSettings, ModelCharge
 from fastapi_autumn.settlement.outbox import Outbox
 from fastapi_autumn.transports import Transport
 
 SECRET_KEY = "am_sk_test_benchmark"
 PRICES = {"gpt-4o": 5}
-OURS = [
-    f"{transport}-{settlement}" for transport in ("httptools", "reqwest", "httpx") for settlement in ("deduct", "hold")
-]
 NAMES = ["unbilled", *OURS, "plain-port", "no-journal"]
 
 
