@@ -43,6 +43,21 @@ def page(browser, serve) -> Iterator[Page]:
     assert errors == []
 
 
+def test_nothing_can_be_sent_before_somebody_is_signed_in(browser, serve):
+    """A click that comes before the page knows its people waits for them, instead of being answered 401."""
+    page = browser.new_page()
+    held = []
+    page.route("**/demo", lambda route: held.append(route))  # noqa: PLW0108 - Playwright marks what it is given
+    page.goto(serve(word_delay=0.002))
+    for name in ("Send", "Fail in mid-stream", "Expensive model", "Spend it all", "Buy 500 credits", "Go Pro"):
+        expect(page.get_by_role("button", name=name)).to_be_disabled()
+
+    held[0].continue_()
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator("#cost")).to_have_text("5 credits charged, 45 left")
+    page.close()
+
+
 def test_answer_streams_and_costs(page):
     """An answer appears in full, with what it cost, and the balance and the record show it."""
     page.get_by_role("button", name="Send").click()
