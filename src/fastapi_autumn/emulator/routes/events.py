@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
-from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from fastapi_autumn.emulator import _lists
-from fastapi_autumn.emulator._clock import DAY, HOUR, SECOND, add_interval
-from fastapi_autumn.emulator._customer import load
-from fastapi_autumn.emulator._entitlements import rounded
-from fastapi_autumn.emulator._errors import invalid_inputs
+from fastapi_autumn.emulator._clock import DAY, HOUR, SECOND
+from fastapi_autumn.emulator._customer import Customer, load
+from fastapi_autumn.emulator._errors import invalid_inputs, invalid_request
 from fastapi_autumn.emulator._http import Answer, Call, Operation
+from fastapi_autumn.emulator._series import add_up, add_up_deductions, bins_of
 from fastapi_autumn.emulator._shapes import number
 from fastapi_autumn.emulator._store import Document
-from fastapi_autumn.emulator._validation import Fields
+from fastapi_autumn.emulator._validation import Fields, kind_of
 
 _PER_SECOND = 5
 _RANGES = {"24h": DAY, "7d": 7 * DAY, "30d": 30 * DAY, "90d": 90 * DAY,
            "last_cycle": 30 * DAY, "1bc": 30 * DAY, "3bc": 90 * DAY}  # fmt: skip
 _BINS = ("day", "hour", "week", "month")
+# What else than a property events can be grouped by, and where it is. `$feature_id` groups deductions only.
+_COLUMNS = {
+    "$customer_id": "c.id", "$entity_id": "entity_id", "$feature_id": "feature_id",
+    "$plan_id": "json_extract(deductions, '$[0].plan_id')",
+}  # fmt: skip
+_GROUPS = 9
+_MOST_GROUPS = 250
+_MOST_FILTERS = 5
 _MICROSECONDS = 1_000
 _NEVER = 2**53
 
@@ -57,7 +64,7 @@ def list_(call: Call) -> Any:
 
 
 def aggregate(call: Call) -> Any:
-    """Add events up by feature in bins of an hour, day, week or month (UTC), and by a property if asked to."""
+    """Add events up by feature in bins of an hour, day, week or month (UTC), by group and by balance if asked to."""
     fields = call.fields()
     customer_id = fields.string("customer_id")
     entity_id = fields.string("entity_id")
@@ -66,54 +73,114 @@ def aggregate(call: Call) -> Any:
     size = fields.choice("bin_size", _BINS) or "day"
     group = fields.string("group_by")
     custom = _custom_range(fields)
+    wanted = _property_filter(fields)
+    most = fields.integer("max_groups", least=1, most=_MOST_GROUPS) or _GROUPS
+    deducted = fields.choice("aggregate_on", ("deducted",)) is not None
     fields.check()
-    if customer_id is not None:
-        load(call.store, customer_id)
+    if deducted:
+        _refuse_with_deductions(customer_id, group, wanted)
+    customer = None if customer_id is None else load(call.store, customer_id)
     start, end = custom or (call.now - _RANGES[span or "30d"], call.now)
     if not 0 <= end - start <= 1_000 * DAY:
         raise invalid_inputs("custom_range: start has to come before end, and at most 1000 days before it")
-    bins = _bins(start, end, size)
+    bins = bins_of(start, end, size)
     where, values = _where(customer_id, entity_id, features, (bins[0], end))
+    for name, value in wanted.items():
+        where += " AND CAST(json_extract(properties, ?) AS TEXT) = ?"
+        values += [_path(name), value]
     # A list of nothing but commas names no feature, and without one the query would find them all.
-    rows = _sums(call, where, values, group) if features else []
-    return _series(bins, features, rows, group)
+    rows = _sums(call, where, values, None if group == "$feature_id" else group) if features else []
+    answer = add_up(bins, features, rows, grouped=group not in (None, "", "$feature_id"), most=most)
+    if not deducted or customer is None:
+        return answer
+    split = group if group not in ("", "$customer_id") else None
+    taken = _deductions(call, customer, where, values, group=split, features=features) if features else []
+    cost = partial(_credit_cost, call) if split == "$feature_id" else None
+    return answer | {"deductions": add_up_deductions(bins, taken, grouped=split is not None, most=most, cost=cost)}
 
 
-def _series(bins: list[int], features: list[str], rows: list[Any], group: str | None) -> Document:
-    series: list[Document] = []
-    for period in bins:
-        series.append({"period": period, "values": dict.fromkeys(features, Decimal(0))})
-        if group:
-            series[-1]["grouped_values"] = {feature: {} for feature in features}
-    total: Document = {}
-    for hour, feature, value, count, key in rows:
-        place = series[max(index for index, period in enumerate(bins) if period <= hour)]
-        place["values"][feature] += Decimal(repr(value))
-        if group and key is not None:
-            groups = place["grouped_values"][feature]
-            groups[str(key)] = groups.get(str(key), Decimal(0)) + Decimal(repr(value))
-        entry = total.setdefault(feature, {"count": 0, "sum": Decimal(0)})
-        entry["count"] += count
-        entry["sum"] += Decimal(repr(value))
-    for place in series:
-        place["values"] = {feature: number(rounded(value)) for feature, value in place["values"].items()}
-        for feature, groups in place.get("grouped_values", {}).items():
-            place["grouped_values"][feature] = {key: number(rounded(value)) for key, value in groups.items()}
-    for entry in total.values():
-        entry["sum"] = number(rounded(entry["sum"]))
-    return {"list": series, "total": total}
+def _refuse_with_deductions(customer_id: str | None, group: str | None, wanted: dict[str, str]) -> None:
+    """Autumn keeps what was deducted apart from the events, by customer and without their properties."""
+    if customer_id is None:
+        raise invalid_request("customer_id is required when aggregate_on is set")
+    if group == "$plan_id":
+        raise invalid_request(
+            "group_by $plan_id is not supported when aggregate_on is set \N{EM DASH} deductions already include "
+            "plan_id per balance"
+        )
+    if wanted:
+        raise invalid_request("filter_by is not supported when aggregate_on is set")
 
 
 def _sums(call: Call, where: str, values: list[Any], group: str | None) -> list[Any]:
     """Add up by hour, the smallest bin; the larger ones are put together from hours."""
-    names = (group or "").removeprefix("properties.").split(".")
-    path = "$." + ".".join(json.dumps(name) for name in names) if group else None
+    part, names = _group(group)
     return call.store.rows(
-        f"SELECT timestamp / {HOUR} * {HOUR} AS hour, feature_id, sum(value), count(*), "  # noqa: S608 - constants
-        "CASE WHEN ? IS NULL THEN NULL ELSE json_extract(properties, ?) END AS part "
+        f"SELECT timestamp / {HOUR} * {HOUR} AS hour, feature_id, sum(value), count(*), {part} AS part "  # noqa: S608 - constants
         f"FROM events e JOIN customers c ON c.seq = e.customer WHERE {where} GROUP BY hour, feature_id, part",
-        path, path, *values,
+        *names, *values,
     )  # fmt: skip
+
+
+def _deductions(
+    call: Call, customer: Customer, where: str, values: list[Any], *, group: str | None, features: list[str]
+) -> list[Any]:
+    """Add up by hour and balance, and say what is known of each balance today."""
+    part, names = _group(group)
+    rows = call.store.rows(
+        f"SELECT timestamp / {HOUR} * {HOUR} AS hour, json_extract(d.value, '$.feature_id') AS held, "  # noqa: S608 - constants
+        "json_extract(d.value, '$.balance_id') AS balance, json_extract(d.value, '$.plan_id'), "
+        "json_extract(d.value, '$.reset.interval'), "
+        f"sum(json_extract(d.value, '$.value')), count(*), {part} AS part "
+        "FROM events e JOIN customers c ON c.seq = e.customer, json_each(e.deductions) d "
+        f"WHERE {where} GROUP BY hour, held, balance, part",
+        *names, *values,
+    )  # fmt: skip
+    owned = {held.id: held for held in customer.entitlements}
+    # Several sources convert at different rates, so that one number would be wrong.
+    source = features[0] if len(features) == 1 and features[0] not in call.catalog.credit_systems else None
+    found = []
+    for hour, feature_id, balance_id, plan_id, interval, taken, count, key in rows:
+        held = owned.get(balance_id)
+        shown = {
+            "feature_id": feature_id,
+            "feature_type": "credit_system" if feature_id in call.catalog.credit_systems else "metered",
+            "balance_id": balance_id,
+            "entity_id": held.entity_id if held else None,
+            "plan_id": plan_id,
+            "reset": interval and {"interval": interval, "resets_at": held.next_reset_at if held else None},
+            "credit_cost": _credit_cost(call, source, feature_id) if source else None,
+        }
+        found.append((hour, shown, taken, count, "" if key is None else key))
+    return found
+
+
+def _credit_cost(call: Call, source: str, balance: str) -> float | None:
+    """Return what a unit of a feature costs in a credit system, as of today; None for its own balance."""
+    cost = None if source == balance else call.catalog.costs.get(source, {}).get(balance)
+    return None if cost is None else number(cost)
+
+
+def _group(group: str | None) -> tuple[str, list[str]]:
+    """Return the SQL that tells an event's group, and its parameters."""
+    if not group:
+        return "NULL", []
+    return (_COLUMNS[group], []) if group in _COLUMNS else ("json_extract(properties, ?)", [_path(group)])
+
+
+def _path(name: str) -> str:
+    """Write the path of a property; `properties.a.b` and `a.b` are the same."""
+    return "$." + ".".join(json.dumps(part) for part in name.removeprefix("$").removeprefix("properties.").split("."))
+
+
+def _property_filter(fields: Fields) -> dict[str, str]:
+    wanted = fields.mapping("filter_by", nullable=False) or {}
+    for name, value in wanted.items():
+        if not isinstance(value, str):
+            fields.fail(f"filter_by.{name}", f"Invalid input: expected string, received {kind_of(value)}")
+    if len(wanted) > _MOST_FILTERS:
+        fields.fail("filter_by", f"Maximum {_MOST_FILTERS} filters allowed")
+    return wanted
 
 
 def _where(
@@ -133,23 +200,6 @@ def _where(
         where += " AND timestamp BETWEEN ? AND ?"
         values += span
     return where, values
-
-
-def _bins(start: int, end: int, size: str) -> list[int]:
-    bins = [_floor(start, size)]
-    while (following := add_interval(bins[-1], size)) <= end:
-        bins.append(following)
-    return bins
-
-
-def _floor(time: int, size: str) -> int:
-    if size in ("hour", "day"):
-        length = HOUR if size == "hour" else DAY
-        return time // length * length
-    day = datetime.fromtimestamp(time // 1_000, UTC).replace(hour=0, minute=0, second=0)
-    if size == "month":
-        return int(day.replace(day=1).timestamp()) * 1_000
-    return int(day.timestamp()) * 1_000 - day.weekday() * DAY
 
 
 def _event(row: Any) -> Document:
