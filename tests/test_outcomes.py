@@ -247,10 +247,9 @@ async def test_hang_up(tmp_path, path, inner, refund_on_disconnect, paid):
     service = service_with_routes(tmp_path, inner=inner, refund_on_disconnect=refund_on_disconnect)
     async with service.serving() as client:
         await hang_up(client, path)
-        for _ in range(200):
-            if service.closed:
-                break
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(20):
+            while not service.closed:
+                await asyncio.sleep(0.01)
 
         assert service.closed == ["endless"]
         assert paid == await service.used()

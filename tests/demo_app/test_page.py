@@ -20,6 +20,7 @@ ARGUMENTS = [
 ]
 
 pytestmark = pytest.mark.browser
+expect.set_options(timeout=20_000)
 
 
 @pytest.fixture(scope="module")

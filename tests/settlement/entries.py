@@ -70,6 +70,7 @@ async def kill(outbox: Outbox) -> None:
     assert outbox._writer is not None
     outbox._writer.cancel()
     await asyncio.gather(outbox._writer, return_exceptions=True)
+    outbox._writer = None
     outbox._pending.take()
 
 

@@ -214,6 +214,6 @@ async def test_what_a_person_retries_is_not_done_twice(tmp_path, settlement):
         await bench.outbox.flush()
         bench.emulator._store.run("DELETE FROM claims")
         assert await bench.outbox.retry(charge.id)
-        bench.sender._stopping = False
+        bench.sender._stopping.clear()
 
         assert await bench.used() == (5 if fails else 10)

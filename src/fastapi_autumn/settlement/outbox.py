@@ -174,7 +174,16 @@ class Outbox:
             raise ConfigurationError(
                 f"the outbox cannot be opened ({type(cause).__name__}: {cause}); check AUTUMN_OUTBOX_URL"
             ) from error
+        self._start_writer()
+
+    def _start_writer(self) -> None:
         self._writer = asyncio.create_task(self._write(), name="autumn-outbox")
+        self._writer.add_done_callback(lambda _: self._written.set())
+
+    def _revive_writer(self) -> None:
+        # Whoever tears an event loop down cancels all of its tasks, and only then are the last charges closed.
+        if self._writer is not None and self._writer.cancelled():
+            self._start_writer()
 
     async def _begin(self) -> None:
         for pause in _PAUSES_WHILE_BUSY:
@@ -194,6 +203,7 @@ class Outbox:
         self._stopping = True
         self._wake.set()
         self._hurry.set()
+        self._revive_writer()
         if self._writer is not None:
             await asyncio.wait([self._writer], timeout=within)
             self._writer.cancel()
@@ -213,6 +223,7 @@ class Outbox:
             return
         self._hurry.set()
         while self._commits_done < commit:
+            self._revive_writer()
             self._written.clear()
             await self._written.wait()
 

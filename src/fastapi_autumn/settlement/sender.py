@@ -83,7 +83,7 @@ class Sender:
         self._task: asyncio.Task[None] | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._delivering = asyncio.Lock()
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     def start(self) -> None:
         """Begin to deliver, first of all what an earlier process left."""
@@ -97,11 +97,12 @@ class Sender:
         """
         if self._task is None or self._recovery is None:
             return
-        self._stopping = True
+        self._stopping.set()
         self._outbox.has_due.set()
-        self._recovery.cancel()
-        await asyncio.wait([self._task], timeout=within)
+        # Not cancelled as long as they may be talking to the database: a driver's thread would outlive the event loop.
+        await asyncio.wait([self._task, self._recovery], timeout=within)
         self._task.cancel()
+        self._recovery.cancel()
         await asyncio.gather(self._task, self._recovery, return_exceptions=True)
 
     async def drain(self) -> None:
@@ -111,7 +112,7 @@ class Sender:
         await self._outbox.flush()
 
     async def _run(self) -> None:
-        while not self._stopping:
+        while not self._stopping.is_set():
             try:
                 await self._deliver_due()
             except Exception as error:  # noqa: BLE001 - nothing may end this loop: all that is due waits for it
@@ -125,7 +126,7 @@ class Sender:
         async with self._delivering:
             under_way: set[asyncio.Task[None]] = set()
             try:
-                while not self._stopping:
+                while not self._stopping.is_set():
                     self._outbox.has_due.clear()
                     free = _AT_ONCE - len(under_way)
                     entries = await self._outbox.claim(free) if free else []
@@ -183,7 +184,7 @@ class Sender:
         self._outbox.park(replace(entry, last_error=why))
 
     async def _look_after_others(self) -> None:
-        while True:
+        while not self._stopping.is_set():
             try:
                 await self._outbox.take_over_orphans(delay=self._delay)
                 # A charge of the last moment is in the event log only after the delay.
@@ -193,7 +194,8 @@ class Sender:
                 _log.warning("charges of a lost process cannot be looked up yet: %s", error)
             except Exception as error:  # noqa: BLE001 - as in _run
                 _log.error("the outbox cannot be searched for lost processes (%s)", type(error).__name__)
-            await asyncio.sleep(self._outbox.lease / 3)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), self._outbox.lease / 3)
 
 
 def _after_attempt(entry: Entry, error: AutumnError | None, now: int) -> Entry:

@@ -1,0 +1,97 @@
+"""An event loop that is torn down: whoever ends it cancels all of its tasks at once, and then the last charges close.
+
+`asyncio.run` does so when its coroutine returns; uvicorn does when it is interrupted while the application starts.
+"""
+
+import asyncio
+import sqlite3
+import threading
+import time
+
+import pytest
+
+from fastapi_autumn import Autumn, AutumnSettings
+from fastapi_autumn.emulator import Emulator
+from fastapi_autumn.settlement.outbox import Outbox
+from fastapi_autumn.settlement.sender import Sender
+from settlement.entries import Deliveries, a_charge
+
+
+@pytest.mark.parametrize("seconds", [0, 0.05, 0.4], ids=["at once", "before a commit", "after a commit"])
+def test_an_open_charge_is_given_back(tmp_path, seconds):
+    """What was open is given back and written before the loop ends, without waiting for tasks that are gone."""
+    database = tmp_path / "outbox.db"
+    settings = AutumnSettings(
+        emulator=True, emulator_path=str(tmp_path / "emulator.db"), outbox_url=f"sqlite+aiosqlite:///{database}"
+    )
+
+    async def main():
+        autumn, is_open = Autumn(settings, prices={"large": 5}), asyncio.Event()
+
+        async def call():
+            async with autumn.charge("ada", "large"):
+                is_open.set()
+                await asyncio.sleep(3600)
+
+        async def serve():
+            async with autumn.running(), asyncio.TaskGroup() as calls:
+                calls.create_task(call())
+
+        serving = asyncio.create_task(serve())
+        await is_open.wait()
+        await asyncio.sleep(seconds)
+        return serving
+
+    began = time.monotonic()
+    assert asyncio.run(main()).cancelled()
+    assert time.monotonic() - began < settings.shutdown_timeout
+
+    emulator = Emulator(tmp_path / "emulator.db")
+    balance = emulator.call("customers.get", {"customer_id": "ada"})["balances"]["ai_credits"]
+    emulator.close()
+    assert balance["usage"] == 0
+    with sqlite3.connect(database) as connection:
+        assert connection.execute("SELECT * FROM autumn_outbox").fetchall() == []
+        assert connection.execute("SELECT * FROM autumn_workers").fetchall() == []
+    connection.close()
+
+
+def test_a_flush_outlives_the_writer(tmp_path):
+    """Whoever waits for a flush while the writer is cancelled gets what they wait for."""
+
+    async def main():
+        outbox = Outbox(f"sqlite+aiosqlite:///{tmp_path}/outbox.db")
+        await outbox.start()
+        outbox.open(a_charge(outbox))
+        flush = asyncio.create_task(outbox.flush())
+        await asyncio.sleep(0)
+        outbox._writer.cancel()
+        await asyncio.wait_for(flush, 5)
+        written = await outbox.count()
+        await outbox.stop(within=5)
+        return written
+
+    assert asyncio.run(main())["open"] == 1
+
+
+def test_stopping_waits_for_the_database(tmp_path):
+    """A sender that stops while it waits for the database leaves no thread behind that reports to a closed loop."""
+    path = tmp_path / "outbox.db"
+
+    async def main():
+        outbox = Outbox(f"sqlite+aiosqlite:///{path}")
+        await outbox.start()
+        deliveries = Deliveries()
+        sender = Sender(outbox, deliveries.send, recover=deliveries.recover, delay=0)
+        busy = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        busy.execute("BEGIN IMMEDIATE")
+        sender.start()
+        await asyncio.sleep(0.1)
+        release = threading.Timer(0.2, busy.close)
+        release.start()
+        await sender.stop(within=5)
+        release.join()
+        await outbox.stop(within=5)
+
+    asyncio.run(main())
+    assert [thread.name for thread in threading.enumerate() if "worker_thread" in thread.name] == []
