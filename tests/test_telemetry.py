@@ -43,11 +43,15 @@ async def test_charges_and_refusals_are_counted(tmp_path):
             await client.post(f"/ai/{how}", json={"model": "small"})
         await client.post("/ai/serves", json={"model": "huge"})
         await client.post("/ai/serves", json={"model": "unheard-of"})
+        await client.post("/ai/serves", json={"model": "small"}, headers={"x-user": ""})
+        await client.post("/ai/serves", content=b" " * (service.settings.max_body_bytes + 1))
 
     assert counted() == {
         ("autumn.charges", "kept"): 2,
         ("autumn.charges", "refunded"): 1,
         ("autumn.charges", "settled"): 1,
+        ("autumn.refusals", "body_too_large"): 1,
         ("autumn.refusals", "insufficient_credits"): 1,
+        ("autumn.refusals", "not_authenticated"): 1,
         ("autumn.refusals", "unknown_model"): 1,
     }

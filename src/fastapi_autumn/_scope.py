@@ -4,13 +4,16 @@ State travels in the scope and not in context variables: those set below a BaseH
 come back up.
 """
 
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fastapi import HTTPException
 from starlette.authentication import BaseUser
 
+from . import telemetry
 from .charge import Charge, Charges
 from .client import AutumnClient
 from .customers import KnownCustomers
@@ -20,7 +23,7 @@ from .settings import AutumnSettings
 if TYPE_CHECKING:
     from .settlement.outbox import Outbox
 
-__all__ = ["RequestState", "Runtime", "RuntimeSource", "customer_of", "request_state", "share"]
+__all__ = ["RequestState", "Runtime", "RuntimeSource", "customer_of", "nobody", "refusal", "request_state", "share"]
 
 _KEY = "fastapi_autumn"
 
@@ -71,6 +74,20 @@ def request_state(scope: MutableMapping[str, Any]) -> RequestState | None:
     """Return what the middleware shared, or None when it did not see this request."""
     state = scope.get("state", {}).get(_KEY)
     return state if isinstance(state, RequestState) else None
+
+
+def refusal(
+    status: HTTPStatus, code: str, message: str, *, headers: Mapping[str, str] | None = None, **detail: Any
+) -> HTTPException:
+    """Count a refusal, and return the answer that says so."""
+    telemetry.refusals.add(1, {"code": code})
+    return HTTPException(status, {"code": code, "message": message, **detail}, headers=dict(headers or {}))
+
+
+def nobody() -> HTTPException:
+    """Refuse a request of nobody."""
+    bearer = {"WWW-Authenticate": "Bearer"}
+    return refusal(HTTPStatus.UNAUTHORIZED, "not_authenticated", "Who is calling?", headers=bearer)
 
 
 def customer_of(user: BaseUser) -> Customer | None:

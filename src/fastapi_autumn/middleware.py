@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ._openapi import document
-from ._scope import RequestState, Runtime, RuntimeSource, customer_of, share
+from ._scope import RequestState, Runtime, RuntimeSource, customer_of, nobody, refusal, share
 from .charge import Charge
 from .customers import is_customer_id
 from .errors import AutumnError, ConfigurationError
@@ -33,8 +33,6 @@ __all__ = ["AutumnMiddleware", "Identify", "from_request_user"]
 
 _log = logging.getLogger("fastapi_autumn")
 
-_NOBODY = {"code": "not_authenticated", "message": "Who is calling?"}
-_TOO_LARGE = {"code": "body_too_large", "message": "The request's body is too large."}
 
 Identity = Customer | str | None
 Identify = Callable[[HTTPConnection], Identity | Awaitable[Identity]]
@@ -119,16 +117,13 @@ class AutumnMiddleware:
         connection = HTTPConnection(scope)
         length = connection.headers.get("content-length", "")
         if self._max_body_bytes and length.isdecimal() and int(length) > self._max_body_bytes:
-            response = JSONResponse({"detail": _TOO_LARGE}, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-            await response(scope, receive, send)
+            await _answer(_too_large())(scope, receive, send)
             return
         customer = None
         if self._identify is not None:
             customer = await _customer(self._identify, connection)
             if customer is None:
-                headers = {"WWW-Authenticate": "Bearer"}
-                response = JSONResponse({"detail": _NOBODY}, HTTPStatus.UNAUTHORIZED, headers)
-                await response(scope, receive, send)
+                await _answer(nobody())(scope, receive, send)
                 return
             await self._ensure(runtime, customer)
         state = RequestState(runtime, customer)
@@ -157,6 +152,14 @@ async def _customer(identify: Identify, connection: HTTPConnection) -> Customer 
         _log.warning("a customer id that Autumn would refuse or mistake is taken for nobody")
         return None
     return customer
+
+
+def _too_large() -> HTTPException:
+    return refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", "The request's body is too large.")
+
+
+def _answer(error: HTTPException) -> JSONResponse:
+    return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
 
 
 class _Watch:
@@ -191,7 +194,7 @@ class _Watch:
         elif self._max_body_bytes:
             self._body_bytes += len(message.get("body", b""))
             if self._body_bytes > self._max_body_bytes:
-                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _TOO_LARGE)
+                raise _too_large()
         return message
 
     async def send(self, message: Message) -> None:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ._openapi import RESPONSES
-from ._scope import Runtime, customer_of, request_state
+from ._scope import Runtime, customer_of, nobody, request_state
 from .customers import is_customer_id
 from .errors import RequestRejected, Unavailable
 from .models import AttachResult, Customer, CustomerRecord, EventAggregate, Plan, PortalResult
@@ -140,11 +140,7 @@ _THE_CALLERS_FAULT = {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.C
 def _checked(identity: Any) -> Customer:
     found = Customer(identity) if isinstance(identity, str) else identity
     if not isinstance(found, Customer) or not is_customer_id(found.id):
-        raise HTTPException(
-            HTTPStatus.UNAUTHORIZED,
-            {"code": "not_authenticated", "message": "Who is calling?"},
-            headers={"WWW-Authenticate": "Bearer"},
-        )
+        raise nobody()
     return found
 
 

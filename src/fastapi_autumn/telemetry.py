@@ -10,7 +10,7 @@ charges = _meter.create_counter(
     "autumn.charges", unit="{charge}", description="Charges that were closed, by outcome: kept, refunded, settled."
 )
 refusals = _meter.create_counter(
-    "autumn.refusals", unit="{call}", description="Calls that a gate refused, by code, such as insufficient_credits."
+    "autumn.refusals", unit="{call}", description="Calls that were refused, by code, such as insufficient_credits."
 )
 outbox_unwritten = _meter.create_counter(
     "autumn.outbox.unwritten",

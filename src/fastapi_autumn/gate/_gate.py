@@ -12,9 +12,8 @@ from fastapi import Depends, HTTPException, Request
 from fastapi.openapi.models import HTTPBase
 from fastapi.security.base import SecurityBase
 
-from fastapi_autumn import telemetry
 from fastapi_autumn._openapi import GATE_MARK
-from fastapi_autumn._scope import RequestState, request_state
+from fastapi_autumn._scope import RequestState, nobody, refusal, request_state
 from fastapi_autumn.charge import Charge
 from fastapi_autumn.customers import is_customer_id
 from fastapi_autumn.errors import (
@@ -119,9 +118,7 @@ class CreditGate(SecurityBase):
             )
         payer = _payer(customer) or state.customer
         if payer is None:
-            raise _refusal(
-                HTTPStatus.UNAUTHORIZED, "not_authenticated", "Who is calling?", headers={"WWW-Authenticate": "Bearer"}
-            )
+            raise nobody()
         name = await model_from_body(request) if model is None else checked_model(model)
         charge = await self._open(request, state, payer, name, properties)
         state.charges.append(charge)
@@ -144,7 +141,7 @@ class CreditGate(SecurityBase):
                 confirm_customer=payer is not state.customer,
             )
         except Refused as refused:
-            raise _refusal(_STATUS[type(refused)], refused.code, refused.message, **refused.detail) from None
+            raise refusal(_STATUS[type(refused)], refused.code, refused.message, **refused.detail) from None
         except Unavailable as error:
             _log.warning("a call is refused because Autumn cannot be asked: %s", error)
             raise _unavailable(error.retry_after) from error
@@ -178,16 +175,9 @@ async def _answer(value: bool | Awaitable[bool]) -> bool:
 
 
 def _unavailable(retry_after: float | None) -> HTTPException:
-    return _refusal(
+    return refusal(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "billing_unavailable",
         "The balance could not be checked. Nothing was run; try again.",
         headers={"Retry-After": str(max(1, math.ceil(retry_after or 1)))},
     )
-
-
-def _refusal(
-    status: HTTPStatus, code: str, message: str, *, headers: Mapping[str, str] | None = None, **detail: Any
-) -> HTTPException:
-    telemetry.refusals.add(1, {"code": code})
-    return HTTPException(status, {"code": code, "message": message, **detail}, headers=dict(headers or {}))
