@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -33,7 +32,8 @@ def running(directory: Path, **environment: str) -> Iterator[str]:
             lines.append(process.stdout.readline())
         yield "".join(lines)
     finally:
-        process.send_signal(signal.SIGINT)
+        # Not SIGINT: a shell's background jobs ignore it until uvicorn no longer does.
+        process.terminate()
         process.communicate(timeout=20)
 
 
