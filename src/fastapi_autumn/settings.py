@@ -138,6 +138,9 @@ class AutumnSettings(BaseSettings):
             return cls()
         except ValidationError as error:
             raise ConfigurationError(_in_one_sentence_each(error)) from None
+        except UnicodeDecodeError:
+            # Its own text would show what is in the file.
+            raise ConfigurationError(".env is not UTF-8; save it in that encoding.") from None
 
     def require_backend(self) -> None:
         """Refuse settings with which no call to Autumn could work, or with which it is unclear which Autumn is meant.

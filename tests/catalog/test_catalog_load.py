@@ -86,7 +86,7 @@ def test_the_module_that_was_there_stays(run, monkeypatch):
         (
             IMPORTS + 'p = plan(id="p", name="P",\n    price=price(1, interval="month", billing_method="prepaid"))\n',
             2,
-            'the price of plan "p" is one of an item',
+            'the price of plan "p" is a PrepaidPrice; write price(20, interval="month"), without a billing_method',
         ),
     ],
 )
@@ -98,6 +98,39 @@ def test_a_file_that_stops_names_its_line(tmp_path, source, line, reason):
         Catalog.load(file)
     assert str(refused.value).startswith(f"{file}, line {line}: ")
     assert reason in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "instead"),
+    [
+        ("items=[usage]", 'number 1 of items of plan "p" is a Feature; write item(feature, included=50'),
+        ("items=usage", 'items of plan "p" is a Feature; write a list'),
+        ("items=[item(3)]", "the feature of an item is 3; write the feature or its id"),
+        ("items=[item(usage, reset=('month', 2))]", 'is a tuple; write "month", or Reset("month", 2)'),
+        ("items=[item(usage, price=1)]", 'the price of the item for "usage" is 1; write price('),
+        ("items=[item(usage, price=price(tiers=[(100, 1)]))]", "tier 1 of a price is a tuple; write Tier(100"),
+        ("price=20", 'the price of plan "p" is 20; write price(20, interval="month")'),
+        ("free_trial=14", 'the free_trial of plan "p" is 14; write FreeTrial(duration_length=14'),
+        (
+            "billing_controls={'spend_limits': {}}",
+            'spend_limits in billing_controls of plan "p" is a dict; write a list',
+        ),
+        ("billing_controls={'spend_limits': [1]}", "number 1 of spend_limits in billing_controls"),
+    ],
+)
+def test_what_is_of_another_type_is_told_what_to_write(run, written, instead):
+    """What a type checker would have refused is one sentence, and no traceback."""
+    source = IMPORTS + 'usage = feature(id="usage", name="Usage", type="metered", consumable=True)\n'
+    with pytest.raises(CatalogError) as refused:
+        run(source + f'p = plan(id="p", name="P", {written})\n')
+    assert instead in str(refused.value)
+
+
+@pytest.mark.parametrize("written", ["id=5, name='P'", "id='p', name=None", "id=None, name='P'"])
+def test_ids_and_names_are_text(run, written):
+    """An id or a name that is no text is refused where it is written."""
+    with pytest.raises(CatalogError, match="line 2: "):
+        run(IMPORTS + f"p = plan({written})\n")
 
 
 def test_a_file_that_cannot_be_read(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 
-from fastapi_autumn.catalog import Catalog, Tier, diff, feature, item, plan, price, render, update_source
+from fastapi_autumn.catalog import Catalog, FreeTrial, Tier, diff, feature, item, plan, price, render, update_source
 from fastapi_autumn.catalog.templates import TEMPLATES
 from fastapi_autumn.errors import CatalogError
 from tests.catalog.strategies import catalogs
@@ -218,10 +218,34 @@ def test_a_change_of_shape_is_written_anew():
     assert updated.startswith(EDGES[: EDGES.index("b = plan(")])
 
 
-@pytest.mark.parametrize("rest", ['; b = plan(id="b", name="B")\n', '\nb = plan(id="b", name="B")\nprint(b.id)\n'])
-def test_what_cannot_be_written_in_place_is_refused(rest):
-    """Two definitions on one line are not torn apart, and what other statements use is not removed."""
-    source = 'from fastapi_autumn.catalog import plan\na = plan(id="a", name="A")' + rest
+@pytest.mark.parametrize(
+    ("line", "left"),
+    [
+        ('a = plan(id="a", name="A"); b = plan(id="b", name="B")\n', 'b = plan(id="b", name="B")\n'),
+        ('b = plan(id="b", name="B"); a = plan(id="a", name="A")  # both\n', 'b = plan(id="b", name="B")  # both\n'),
+        ('L = 3; a = plan(id="a", name="A"); b = plan(id="b", name="B")', 'L = 3; b = plan(id="b", name="B")'),
+    ],
+)
+def test_other_statements_of_a_line_stay(line, left):
+    """A definition that shares its line is taken out by itself."""
+    imports = "from fastapi_autumn.catalog import plan\n"
+    now = Catalog.from_source(imports + line, FILE)
+    wanted = replace(now, plans=tuple(one for one in now.plans if one.id == "b"))
+    assert update_source(imports + line, wanted) == imports + left
+
+
+def test_a_star_import_needs_no_other():
+    """A file that imports everything is updated without another import."""
+    source = 'from fastapi_autumn.catalog import *\na = plan(id="a", name="A")\n'
+    now = Catalog.from_source(source, FILE)
+    wanted = changed(now, "a", free_trial=FreeTrial(duration_length=14))
+    assert update_source(source, wanted).startswith("from fastapi_autumn.catalog import *\na = plan(")
+
+
+def test_what_cannot_be_written_in_place_is_refused():
+    """What other statements use is not removed."""
+    source = 'from fastapi_autumn.catalog import plan\na = plan(id="a", name="A")\n'
+    source += 'b = plan(id="b", name="B")\nprint(b.id)\n'
     now = Catalog.from_source(source, FILE)
     with pytest.raises(CatalogError, match="cannot be updated in place"):
         update_source(source, replace(now, plans=now.plans[:1]))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fastapi_autumn.cli._oauth import SignIn, SignInFailed, fetch_keys
+from fastapi_autumn.cli._oauth import SignIn, SignInFailed, fetch_keys, waiting
 from fastapi_autumn.errors import UnexpectedAnswer
 from fastapi_autumn.transports import Answer
 
@@ -94,3 +94,19 @@ def test_what_must_stay_secret_is_not_in_the_repr() -> None:
     loop.close()
     assert sign_in.verifier not in repr(sign_in)
     assert sign_in.state not in repr(sign_in)
+
+
+async def test_a_connection_that_says_nothing_holds_nobody_up() -> None:
+    """A browser may open connections in advance; the sign-in ends all the same, and with it the port is free."""
+    async with waiting("https://api.useautumn.com") as sign_in:
+        idle, writer = await asyncio.open_connection("127.0.0.1", sign_in.port)
+        code = f"/?code=c&state={sign_in.state}"
+        answer, asking = await asyncio.open_connection("127.0.0.1", sign_in.port)
+        asking.write(f"GET {code} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
+        assert b"Signed in" in await answer.read()
+        assert await sign_in.code == "c"
+    writer.close()
+    asking.close()
+    assert idle.at_eof() is False
+    async with asyncio.timeout(5), waiting("https://api.useautumn.com") as again:
+        assert again.port == sign_in.port

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.processes import Run, Server
+from cli.processes import CATALOG, Run, Server
 from fastapi_autumn.catalog import Catalog, diff
 
 
@@ -76,3 +76,34 @@ def test_a_pull_with_another_name_writes_the_types_beside_it(pushed: Catalog, re
     here.joinpath("billing").mkdir()
     assert remote("pull", "--config", "billing/catalog.py").returncode == 0
     assert sorted(path.name for path in here.joinpath("billing").iterdir()) == ["autumn_types.py", "catalog.py"]
+
+
+def test_line_ends_stay(pushed: Catalog, remote: Run, server: Server, catalog_file: Path) -> None:
+    """A file with the line ends of Windows keeps them."""
+    catalog_file.write_bytes(catalog_file.read_bytes().replace(b"\n", b"\r\n"))
+    server.call("/v1/plans.update", {"plan_id": "free", "name": "Gratis"})
+    assert remote("pull").returncode == 0
+    written = catalog_file.read_bytes()
+    assert b"Gratis" in written
+    assert written.count(b"\n") == written.count(b"\r\n")
+
+
+def test_somebody_elses_types_are_not_replaced(pushed: Catalog, remote: Run, catalog_file: Path) -> None:
+    """A file of that name that pull did not write is left alone, and nothing else is written; --force replaces it."""
+    types = catalog_file.with_name("autumn_types.py")
+    types.write_text("class Mine: ...\n")
+    before = catalog_file.read_text()
+    refused = remote("pull")
+    assert refused.returncode == 1
+    assert "was not written by autumn pull" in refused.stderr
+    assert (types.read_text(), catalog_file.read_text()) == ("class Mine: ...\n", before)
+    assert remote("pull", "--force").returncode == 0
+    assert "Literal" in types.read_text()
+
+
+def test_typescript_has_words_that_cannot_be_variables(remote: Run, catalog_file: Path) -> None:
+    """A feature may be called `default`, a variable may not."""
+    catalog_file.write_text(CATALOG + 'switch = feature(id="default", name="Switch", type="boolean")\n')
+    remote("push", "--yes")
+    assert remote("pull", "--ts").returncode == 0
+    assert "export const defaultFeature = feature({" in catalog_file.with_name("autumn.config.ts").read_text()

@@ -1,7 +1,11 @@
 """`autumn diff` and `autumn push`."""
 
 import json
+import os
+import pty
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cli.processes import LIVE_KEY, Run, Server
+from cli.processes import LIVE_KEY, Run, Server, clean_environment
 from fastapi_autumn import AutumnClient, AutumnSettings
 from fastapi_autumn.catalog import Catalog
 from fastapi_autumn.cli._pending import Pending, find_pending, preview_body, update_body
@@ -229,10 +233,69 @@ def test_the_decision_is_asked_for_on_a_terminal(with_customers: Path, remote: R
 
 
 def test_a_skipped_plan_stays_as_it_is(with_customers: Path, remote: Run, server: Server) -> None:
-    """The rest is pushed."""
-    assert remote("push", "--yes", "--intent", "free=skip").returncode == 0
-    (item,) = server.call("/v1/plans.get", {"plan_id": "free"})["items"]
-    assert item["included"] == 50
+    """It does not come back from the archive either; the rest is pushed, and only that is counted."""
+    with_customers.write_text(with_customers.read_text() + 'sso = feature(id="sso", name="SSO", type="boolean")\n')
+    server.call("/v1/plans.update", {"plan_id": "free", "archived": True})
+    result = remote("push", "--yes", "--intent", "free=skip")
+    assert (result.returncode, result.stdout.splitlines()[-1]) == (0, "Pushed 1 change to the sandbox.")
+    assert "Skipped: plan free." in result.stderr
+    plan = server.call("/v1/plans.get", {"plan_id": "free"})
+    assert (plan["items"][0]["included"], plan["archived"]) == (50, True)
+
+
+def test_nothing_but_what_is_skipped_is_no_push(with_customers: Path, remote: Run, server: Server) -> None:
+    """With every change skipped nothing is asked or sent."""
+    result = remote("push", "--intent", "free=skip")
+    assert (result.returncode, "Pushed" in result.stdout) == (0, False)
+    assert len(server.sent("/v1/catalog.update")) == 1
+
+
+def test_variants_go_with_a_base_that_is_skipped(with_customers: Path, remote: Run, server: Server) -> None:
+    """They travel inside of it: a change of theirs is skipped with it, and cannot be asked for."""
+    text = with_customers.read_text()
+    variant = 'free_year = free.variant(id="free_year", name="{}", customize=customize(add_items=[]))\n'
+    imports = "from fastapi_autumn.catalog import customize\n"
+    with_customers.write_text(imports + text + variant.format("A year"))
+    remote("push", "--yes", "--intent", "free=update_current")
+    with_customers.write_text(imports + text.replace("included=60", "included=70") + variant.format("Twelve months"))
+    asked_for = remote("push", "--yes", "--intent", "free=skip", "--intent", "free_year=update_current")
+    assert asked_for.returncode == 2
+    assert "free_year goes with its base, which is skipped" in asked_for.stderr
+    result = remote("push", "--yes", "--intent", "free=skip")
+    assert result.returncode == 0
+    assert "Skipped: plan free, variant free_year." in result.stderr
+    assert server.call("/v1/plans.get", {"plan_id": "free_year"})["name"] == "A year"
+
+
+def test_an_intent_for_no_plan_is_refused(remote: Run, server: Server, catalog_file: Path) -> None:
+    """A misspelt plan is no decision."""
+    result = remote("push", "--yes", "--intent", "fre=skip")
+    assert result.returncode == 2
+    assert "'fre' is no plan of" in result.stderr
+
+
+def test_ctrl_c_ends_the_question(here: Path, tmp_path: Path, server: Server, catalog_file: Path) -> None:
+    """Nothing is pushed, and nobody has to press it twice."""
+    ours, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fastapi_autumn.cli", "push"],
+        cwd=here,
+        env=clean_environment(tmp_path) | server.environment,
+        stdin=terminal,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    said = b""
+    while b"[y/N]" not in said:
+        said += os.read(process.stderr.fileno(), 1_000)
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=20)
+    os.close(ours)
+    os.close(terminal)
+    assert process.returncode == 1
+    assert b"Aborted" in rest
+    assert server.sent("/v1/catalog.update") == []
 
 
 def test_what_is_archived_comes_back(remote: Run, server: Server, catalog_file: Path) -> None:

@@ -174,6 +174,15 @@ def test_a_file_that_cannot_be_written_is_named(local: Run, here: Path) -> None:
     failed_with(local("init", "--config", "no/such/directory.py"), "no/such/directory.py")
 
 
+@pytest.mark.parametrize("arguments", [("env",), ("logout",), ("plans",)], ids=" ".join)
+def test_settings_in_another_encoding_are_named(arguments: tuple[str, ...], local: Run, here: Path) -> None:
+    """A .env that is no UTF-8 is named, and not shown."""
+    (here / ".env").write_bytes(b"NAME=Zo\xe9\n")
+    result = local(*arguments)
+    failed_with(result, ".env is not UTF-8")
+    assert "Zo" not in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -196,6 +205,7 @@ def test_a_file_that_cannot_be_written_is_named(local: Run, here: Path) -> None:
         (("models", "gpt-4o", "--margin", "much"), "'much' is no amount"),
         (("emulator", "serve", "--port", "70000"), "--port"),
         (("emulator", "clock", "--days", "-1"), "--days"),
+        (("emulator", "clock", "--days", "1e12"), "--days"),
         (("refunds", "list", "--state", "lost"), "--state"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

@@ -34,6 +34,7 @@ from fastapi_autumn.catalog._model import (
     feature_id_of,
 )
 from fastapi_autumn.catalog._prices import item_price, one_cycle
+from fastapi_autumn.catalog._rules import require
 from fastapi_autumn.errors import CatalogError
 
 __all__ = ["customize", "feature", "item", "item_filter", "plan", "plan_license"]
@@ -103,7 +104,11 @@ def feature(
         model_markups: the same by `provider/model`; goes before both.
         event_names: events that count as usage of this feature.
         archived: no longer offered.
+
+    Raises:
+        CatalogError: `id` or `name` is no text.
     """
+    _require_names("feature", id, name)
     return Feature(
         id=id,
         name=name,
@@ -193,7 +198,16 @@ def item(
         rollover: what becomes of units that are left at a reset.
         pooled: what is granted to entities adds up to one balance of the customer.
         entity_feature: grant the units once for each entity of that feature (each seat).
+
+    Raises:
+        CatalogError: An argument is of another type; the message says what to write.
     """
+    require(feature, (Feature, str), "the feature of an item", "the feature or its id")
+    what = f'of the item for "{feature_id_of(feature)}"'
+    require(reset, (str, Reset), f"the reset {what}", '"month", or Reset("month", 2)')
+    require(price, (ItemPrice, PlanPrice), f"the price {what}", 'price(1, billing_method="usage_based")')
+    require(rollover, Rollover, f"the rollover {what}", "Rollover(...)")
+    require(proration, Proration, f"the proration {what}", "Proration(...)")
     if isinstance(price, PlanPrice):  # without a billing method, which validation asks for
         price = item_price(**vars(price))
     reset, price = one_cycle(Reset(reset) if isinstance(reset, str) else reset, price)
@@ -239,7 +253,21 @@ def customize(
 
     What is left out stays as in the plan; `price=None` and `free_trial=None` take them away. Either `items` replaces
     all items, or `remove_items` and `add_items` change some.
+
+    Raises:
+        CatalogError: An argument is of another type; the message says what to write.
     """
+    require(price, (PlanPrice, Unset), "the price of customize", 'price(20, interval="month")')
+    require(
+        free_trial,
+        (FreeTrial, Unset),
+        "the free_trial of customize",
+        'FreeTrial(duration_length=14, duration_type="day")',
+    )
+    for name, given in (("items", items), ("add_items", add_items)):
+        _require_each(given, Item, f"{name} of customize", "item(...)")
+    _require_each(remove_items, ItemFilter, "remove_items of customize", "item_filter(...)")
+    _require_controls("customize", billing_controls)
     return Customize(
         price=price,
         items=None if items is None else tuple(items),
@@ -308,10 +336,15 @@ def plan(
         licenses: see `plan_license`.
 
     Raises:
-        CatalogError: `price` has a `billing_method`, so it is one for an item.
+        CatalogError: An argument is of another type, such as the price of an item; the message says what to write.
     """
-    if price is not None and not isinstance(price, PlanPrice):
-        raise CatalogError(f'the price of plan "{id}" is one of an item; leave out its billing_method')
+    _require_names("plan", id, name)
+    what = f'of plan "{id}"'
+    require(price, PlanPrice, f"the price {what}", 'price(20, interval="month"), without a billing_method')
+    require(free_trial, FreeTrial, f"the free_trial {what}", 'FreeTrial(duration_length=14, duration_type="day")')
+    _require_each(items, Item, f"items {what}", 'item(feature, included=50, reset="month")')
+    _require_each(licenses, PlanLicense, f"licenses {what}", "plan_license(plan)")
+    _require_controls(f'plan "{id}"', billing_controls)
     return Plan(
         id=id,
         name=name,
@@ -326,3 +359,23 @@ def plan(
         billing_controls=billing_controls,
         licenses=tuple(licenses),
     )
+
+
+def _require_names(kind: str, id: object, name: object) -> None:
+    require(id, str, f"the id of a {kind}", 'a text, such as "pro"')
+    require(name, str, f'the name of {kind} "{id}"', "a text")
+    if id is None or name is None:
+        raise CatalogError(f"a {kind} has no {'id' if id is None else 'name'}; write one")
+
+
+def _require_each(given: Sequence[object] | None, kind: type, what: str, instead: str) -> None:
+    require(given, (list, tuple), what, f"a list: [{instead}]")
+    for number, one in enumerate(given or ()):
+        require(one if one is not None else ..., kind, f"number {number + 1} of {what}", instead)
+
+
+def _require_controls(whose: str, controls: object) -> None:
+    require(controls, Mapping, f"billing_controls of {whose}", "a mapping of lists")
+    if isinstance(controls, Mapping):
+        for name, entries in controls.items():
+            _require_each(entries, Mapping, f"{name} in billing_controls of {whose}", '{"feature_id": ...}')

@@ -49,8 +49,19 @@ class Edits:
         self._changes.insert(0 if first else len(self._changes), change)
 
     def remove_lines(self, node: ast.stmt) -> None:
-        """Take a statement out with its lines."""
-        self._changes.append((self._starts[node.lineno - 1], self._starts[node.end_lineno or node.lineno], ""))
+        """Take a statement out with its lines, or by itself where other statements share them."""
+        start, end = self._span(node)
+        line = self._line_start(start)
+        rest = self._source.find(b"\n", end)
+        rest = len(self._source) if rest < 0 else rest
+        before, after = self._source[line:start].strip(), self._source[end:rest].lstrip()
+        if after[:1] == b";" and after[1:].strip():
+            # What follows moves to its place.
+            self._changes.append((start, rest - len(after[1:].lstrip()), ""))
+        elif before:
+            self._changes.append((line + len(self._source[line:start].rstrip(b" ;")), end, ""))
+        else:
+            self._changes.append((self._starts[node.lineno - 1], self._starts[node.end_lineno or node.lineno], ""))
 
     def replace_lines(self, node: ast.stmt, text: str) -> None:
         """Put `text` in the place of a statement."""

@@ -16,6 +16,7 @@ from fastapi_autumn.catalog._model import (
     Tier,
     UsagePrice,
 )
+from fastapi_autumn.catalog._rules import require
 
 __all__ = ["item_price", "one_cycle", "price"]
 
@@ -126,7 +127,12 @@ def price(
         tiers: instead of `amount`; the last one goes to "inf".
         tier_behavior: `graduated` prices each step by itself, `volume` all units at the step that was reached.
         additional_currencies: `{"currency": "eur", "amount": 19}` for each further currency.
+
+    Raises:
+        CatalogError: A tier is no `Tier`.
     """
+    for number, tier in enumerate(tiers or (), start=1):
+        require(tier, Tier, f"tier {number} of a price", "Tier(100, amount=1)")
     if billing_method is None and interval is not None and amount is not None and tiers is None:
         return PlanPrice(
             amount=amount,

@@ -15,6 +15,17 @@ from fastapi_autumn.catalog._wire import feature_to_wire, plan_to_wire, to_json
 __all__ = ["render_typescript"]
 
 _PRETTIER = Style(width=80, indent="\t", indent_width=2)
+_RESERVED = frozenset(
+    {
+        *("await", "break", "case", "catch", "class", "const", "continue", "debugger", "default", "delete", "do"),
+        *("else", "enum", "export", "extends", "false", "finally", "for", "function", "if", "implements", "import"),
+        *("in", "instanceof", "interface", "let", "new", "null", "package", "private", "protected", "public"),
+        *("return", "static", "super", "switch", "this", "throw", "true", "try", "typeof", "var", "void", "while"),
+        *("with", "yield"),
+    }
+)
+"""Words that no variable of a TypeScript module can be."""
+
 _IDENTIFIER = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*")
 _PRICE_ORDER = (
     "amount",
@@ -31,7 +42,7 @@ _PRICE_ORDER = (
 
 def render_typescript(catalog: Catalog) -> str:
     """The text of an `autumn.config.ts` that defines `catalog`, with variables made from the ids."""
-    names = variable_names(((kind_of(one), one.id) for one in in_order(catalog)), case=camel_case)
+    names = variable_names(((kind_of(one), one.id) for one in in_order(catalog)), case=camel_case, taken=_RESERVED)
     booleans = {feature.id for feature in catalog.features if feature.type == "boolean"}
     writer = _Writer(names, booleans)
     given = [plan.billing_controls for plan in catalog.plans]

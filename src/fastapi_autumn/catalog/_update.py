@@ -221,7 +221,7 @@ class _Update:
         imports = [node for node in imports if node.module == "fastapi_autumn.catalog" and node.level == 0]
         present = {alias.name for node in imports for alias in node.names if alias.asname in {None, alias.name}}
         missing = self._written - present
-        if not missing:
+        if not missing or any(alias.name == "*" for node in imports for alias in node.names):
             return
         plain = [node for node in imports if all(alias.asname is None for alias in node.names)]
         if plain and "#" not in (ast.get_source_segment(self._source, plain[0]) or "#"):

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -115,8 +116,12 @@ def confirm(question: str, *, yes: bool) -> None:
     Raises:
         typer.Exit: with the code `NO`.
     """
-    if yes or (can_ask() and typer.confirm(question, err=True)):
+    if yes:
         return
+    if can_ask():
+        with _interruptible():
+            if typer.confirm(question, err=True):
+                return
     note("Nothing was done." if can_ask() else f"{question} There is no terminal to ask on; add --yes to do it.")
     raise typer.Exit(NO)
 
@@ -127,9 +132,20 @@ def choose(question: str, choices: Sequence[_C]) -> _C:
     for number, choice in enumerate(choices, start=1):
         note(f"  {number}  {choice}")
     while True:
-        answer = typer.prompt("Number", err=True)
+        with _interruptible():
+            answer = typer.prompt("Number", err=True)
         if answer.isdecimal() and 1 <= int(answer) <= len(choices):
             return choices[int(answer) - 1]
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end a question at once: asyncio only notes it until the next await, and the question would wait."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

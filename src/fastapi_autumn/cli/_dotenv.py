@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from fastapi_autumn.errors import ConfigurationError
+
 __all__ = ["set_variables"]
 
 
@@ -14,9 +16,15 @@ def set_variables(path: Path, variables: Mapping[str, str | None]) -> list[str]:
 
     The file is replaced as a whole, so a crash leaves the old one or the new one, and only its owner can read it
     afterwards. New variables are appended.
+
+    Raises:
+        ConfigurationError: The file is not UTF-8.
     """
     path = path.resolve()  # a link stays a link
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path} is not UTF-8; save it in that encoding.") from None
     lines = text.splitlines(keepends=True)
     changed = [name for name, value in variables.items() if value is not None or any(_sets(name, one) for one in lines)]
     kept: list[str] = []

@@ -36,6 +36,7 @@ _SCOPES = " ".join(
     ]
 )
 _LONGEST_REQUEST = 16_384
+_PATIENCE_SECONDS = 10
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
 <body style="font: 16px system-ui; margin: 4em auto; max-width: 30em"><h1>{title}</h1><p>{text}</p></body></html>
 """
@@ -109,8 +110,11 @@ async def waiting(base_url: str) -> AsyncIterator[SignIn]:
             break
     else:
         raise SignInFailed(f"the ports {_PORTS.start} to {_PORTS.stop - 1} are all in use; free one of them")
-    async with server:
+    try:
         yield sign_in
+    finally:
+        # Not waited for: a browser may keep connections open that it never says anything on.
+        server.close()
 
 
 class _Browser:
@@ -120,11 +124,18 @@ class _Browser:
         self._sign_in = sign_in
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            request = await reader.readuntil(b"\r\n\r\n")
-            writer.write(self._answer(request.partition(b"\r\n")[0].decode("latin-1")))
-            await writer.drain()
-        writer.close()
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                request = await reader.readuntil(b"\r\n\r\n")
+                writer.write(self._answer(request.partition(b"\r\n")[0].decode("latin-1")))
+                await writer.drain()
+        except (ConnectionError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # nobody is there to be answered
+        except asyncio.CancelledError:
+            # The command is over. asyncio reports a connection's task that ends so, although nothing is wrong.
+            pass
+        finally:
+            writer.close()
 
     def _answer(self, request_line: str) -> bytes:
         method, _, rest = request_line.partition(" ")

@@ -3,7 +3,8 @@
 import asyncio
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from fastapi_autumn.catalog import Catalog, Change, FieldChange, diff
@@ -58,6 +59,12 @@ class Pending:
     notes: Mapping[tuple[str, str], str]
     decisions: tuple[Decision, ...]
     blocked: tuple[str, ...]
+
+    def without(self, plan_ids: AbstractSet[str]) -> tuple["Pending", list[Change]]:
+        """What is left when these plans and variants stay as they are, and the changes that it leaves out."""
+        left_out = [change for change in self.changes if change.kind != "feature" and change.id in plan_ids]
+        kept = tuple(change for change in self.changes if change not in left_out)
+        return replace(self, changes=kept), left_out
 
     @property
     def removals(self) -> list[str]:

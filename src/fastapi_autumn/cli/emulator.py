@@ -18,6 +18,9 @@ from fastapi_autumn.errors import CatalogError, ConfigurationError
 
 __all__ = ["emulator"]
 
+_CENTURY = 36_525.0
+"""Days; Python's calendar ends with the year 9999."""
+
 EmulatorFile = Annotated[
     Path | None, typer.Option("--path", help="The emulator's file.", show_default="AUTUMN_EMULATOR_PATH")
 ]
@@ -94,9 +97,9 @@ def seed(config: CatalogFile = Path("autumn_config.py"), path: EmulatorFile = No
 
 
 def clock(
-    days: Annotated[float, typer.Option(min=0)] = 0,
-    hours: Annotated[float, typer.Option(min=0)] = 0,
-    minutes: Annotated[float, typer.Option(min=0)] = 0,
+    days: Annotated[float, typer.Option(min=0, max=_CENTURY)] = 0,
+    hours: Annotated[float, typer.Option(min=0, max=_CENTURY * 24)] = 0,
+    minutes: Annotated[float, typer.Option(min=0, max=_CENTURY * 24 * 60)] = 0,
     path: EmulatorFile = None,
 ) -> None:
     """Show the emulator's time, or move it forward: balances reset, trials and holds end.

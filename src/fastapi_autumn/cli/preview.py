@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from fastapi_autumn.catalog import Catalog, Feature
-from fastapi_autumn.cli._catalog import load
+from fastapi_autumn.cli._catalog import load_valid
 from fastapi_autumn.cli._console import show
 from fastapi_autumn.cli._conventions import CatalogFile, OutputFormat
 from fastapi_autumn.cli._describe import describe_item, describe_price, describe_trial
@@ -29,7 +29,7 @@ def preview(
         autumn preview
         autumn preview pro --currency EUR
     """
-    catalog = load(config)
+    catalog = load_valid(config)
     plans = _plans(catalog)
     if plan_id is not None:
         if plan_id not in plans:

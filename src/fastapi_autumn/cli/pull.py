@@ -10,15 +10,19 @@ from fastapi_autumn.cli._backend import connect, run, settings_for
 from fastapi_autumn.cli._catalog import read_remote
 from fastapi_autumn.cli._console import progress
 from fastapi_autumn.cli._conventions import CatalogFile, Prod
+from fastapi_autumn.errors import CatalogError
 
 __all__ = ["pull"]
+
+_MARK = "Written by `autumn pull`"
+"""What `render_types` says of itself; a file without it is somebody else's."""
 
 
 def pull(
     *,
     config: CatalogFile = Path("autumn_config.py"),
     force: Annotated[
-        bool, typer.Option("--force", help="Write the file anew: its comments and names are lost.", show_default=False)
+        bool, typer.Option("--force", help="Write the files anew: comments and names are lost.", show_default=False)
     ] = False,
     typescript: Annotated[
         bool, typer.Option("--ts", help="Write an autumn.config.ts instead, for atmn.", show_default=False)
@@ -47,21 +51,29 @@ def pull(
     if typescript:
         _write(config.with_name("autumn.config.ts"), render_typescript(catalog))
         return
+    types = config.with_name("autumn_types.py")
+    if types.exists() and not force and _MARK not in _read(types):
+        raise CatalogError(f"{types} was not written by autumn pull; move it, or have it replaced with --force.")
     if config.exists() and not force:
-        before = config.read_text(encoding="utf-8")
+        before = _read(config)
         changes = diff(catalog, Catalog.from_source(before, config))
         _write(config, update_source(before, catalog, config) if changes else before)
         for change in changes:
             print(f"  {change.action} {change.kind} {change.id}")
     else:
         _write(config, render(catalog))
-    _write(config.with_name("autumn_types.py"), render_types(catalog))
+    _write(types, render_types(catalog))
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 def _write(path: Path, text: str) -> None:
     """Write `text` and say so; a file that has it already is left alone, so that build tools see no change."""
-    if path.exists() and path.read_text(encoding="utf-8") == text:
+    if path.exists() and _read(path) == text:
         print(f"{path} is in step.")
         return
-    path.write_text(text, encoding="utf-8")
+    crlf = path.exists() and b"\r\n" in path.read_bytes()
+    path.write_text(text, encoding="utf-8", newline="\r\n" if crlf else "\n")
     print(f"Wrote {path}.")

@@ -1,6 +1,6 @@
 """`autumn diff` and `autumn push`: bring Autumn's catalog in step with the file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, get_args
@@ -62,7 +62,7 @@ def push(
     """Make Autumn's catalog the one of the file: shows the difference, then asks.
 
     What is not in the file is deleted there, or archived where customers have it; it is listed first. Ends with 0 when
-    Autumn has the catalog of the file, and with 3 when a question was not answered with yes.
+    Autumn has the catalog of the file, but for what was skipped, and with 3 when a question was not answered with yes.
 
     Examples:
         autumn push
@@ -72,6 +72,12 @@ def push(
     """
     intents = dict(_read_intent(text) for text in intent or ())
     local = load_valid(config)
+    bases = {one.id: one.base_plan_id for one in local.variants}
+    for plan_id, one in intents.items():
+        if plan_id not in {*bases, *(plan.id for plan in local.plans)}:
+            raise typer.BadParameter(f"{plan_id!r} is no plan of {config}", param_hint="--intent")
+        if one != "skip" and intents.get(bases.get(plan_id, "")) == "skip":
+            raise typer.BadParameter(f"{plan_id} goes with its base, which is skipped", param_hint="--intent")
     settings = settings_for(prod=prod)
     if settings.is_live and not prod:
         raise ConfigurationError(
@@ -88,7 +94,14 @@ def push(
                 return
             if pending.blocked:
                 raise CatalogError(f"Autumn refuses a change: {'; '.join(pending.blocked)}. Nothing was pushed.")
-            decided = _decide(pending.decisions, intents)
+            decided = _decide(pending.decisions, intents, bases)
+            skipped = {plan_id for plan_id, chosen in decided.items() if chosen == "skip"}
+            skipped |= {variant_id for variant_id, base_id in bases.items() if base_id in skipped}
+            pending, left_out = pending.without(skipped)
+            if left_out:
+                note(f"Skipped: {', '.join(f'{change.kind} {change.id}' for change in left_out)}.")
+            if not pending.changes:
+                return
             _ask(pending, settings, yes=yes)
             with progress("Pushing"):
                 await _revive(client, pending)
@@ -108,13 +121,19 @@ def _read_intent(text: str) -> tuple[str, Intent]:
     )
 
 
-def _decide(decisions: Sequence[Decision], intents: dict[str, Intent]) -> dict[str, Intent]:
-    """What to do about each of the `decisions`: as in `intents`, else asked.
+def _decide(
+    decisions: Sequence[Decision], intents: Mapping[str, Intent], bases: Mapping[str, str]
+) -> dict[str, Intent]:
+    """What to do about each of the `decisions`: as in `intents`, else asked. Variants go with a base that is skipped.
 
     Raises:
-        typer.Exit: there is no terminal to ask on.
+        typer.Exit: There is no terminal to ask on.
     """
-    open_ones = [one for one in decisions if intents.get(one.plan_id) not in one.choices]
+    open_ones = [
+        one
+        for one in decisions
+        if intents.get(one.plan_id) not in one.choices and intents.get(bases.get(one.plan_id, "")) != "skip"
+    ]
     if open_ones and not can_ask():
         for one in open_ones:
             note(
@@ -123,10 +142,17 @@ def _decide(decisions: Sequence[Decision], intents: dict[str, Intent]) -> dict[s
             )
         note("Nothing was pushed.")
         raise typer.Exit(NO)
-    asked = {
-        one.plan_id: choose(f"Plan {one.plan_id} changes and {one.reason}. What now?", one.choices) for one in open_ones
-    }
-    return {one.plan_id: asked.get(one.plan_id) or intents[one.plan_id] for one in decisions}
+    decided: dict[str, Intent] = {}
+    for one in sorted(decisions, key=lambda one: one.plan_id in bases):
+        given = intents.get(one.plan_id)
+        if decided.get(bases.get(one.plan_id, "")) == "skip":
+            decided[one.plan_id] = "skip"
+        elif given in one.choices:
+            decided[one.plan_id] = given
+        else:
+            question = f"Plan {one.plan_id} changes and {one.reason}. What now?"
+            decided[one.plan_id] = choose(question, one.choices)
+    return decided
 
 
 def _ask(pending: Pending, settings: CommandSettings, *, yes: bool) -> None:
