@@ -20,6 +20,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 
 from fastapi_autumn import Charge, ModelCharge
 from service import Service
+from settlement.entries import until
 
 PRICE = Decimal(5)
 KEPT, REFUNDED = PRICE, Decimal(0)
@@ -247,9 +248,7 @@ async def test_hang_up(tmp_path, path, inner, refund_on_disconnect, paid):
     service = service_with_routes(tmp_path, inner=inner, refund_on_disconnect=refund_on_disconnect)
     async with service.serving() as client:
         await hang_up(client, path)
-        async with asyncio.timeout(20):
-            while not service.closed:
-                await asyncio.sleep(0.01)
+        await until(lambda: service.closed, seconds=20)
 
         assert service.closed == ["endless"]
         assert paid == await service.used()

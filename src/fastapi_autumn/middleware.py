@@ -33,7 +33,6 @@ __all__ = ["AutumnMiddleware", "Identify", "from_request_user"]
 
 _log = logging.getLogger("fastapi_autumn")
 
-
 Identity = Customer | str | None
 Identify = Callable[[HTTPConnection], Identity | Awaitable[Identity]]
 

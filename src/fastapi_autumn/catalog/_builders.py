@@ -35,12 +35,13 @@ from fastapi_autumn.catalog._model import (
 )
 from fastapi_autumn.catalog._prices import item_price, one_cycle
 from fastapi_autumn.catalog._rules import require
-from fastapi_autumn.errors import CatalogError
 
 __all__ = ["customize", "feature", "item", "item_filter", "plan", "plan_license"]
 
 # `id`, `type` and `max` are Autumn's names for these fields, in its API and in autumn.config.ts alike.
 # ruff: noqa: A002
+
+_A_TRIAL = 'FreeTrial(duration_length=14, duration_type="day")'
 
 
 @overload
@@ -202,12 +203,12 @@ def item(
     Raises:
         CatalogError: An argument is of another type; the message says what to write.
     """
-    require(feature, (Feature, str), "the feature of an item", "the feature or its id")
+    require(feature, Feature | str, "the feature of an item", "the feature or its id")
     what = f'of the item for "{feature_id_of(feature)}"'
-    require(reset, (str, Reset), f"the reset {what}", '"month", or Reset("month", 2)')
-    require(price, (ItemPrice, PlanPrice), f"the price {what}", 'price(1, billing_method="usage_based")')
-    require(rollover, Rollover, f"the rollover {what}", "Rollover(...)")
-    require(proration, Proration, f"the proration {what}", "Proration(...)")
+    require(reset, Reset | str | None, f"the reset {what}", '"month", or Reset("month", 2)')
+    require(price, ItemPrice | PlanPrice | None, f"the price {what}", 'price(1, billing_method="usage_based")')
+    require(rollover, Rollover | None, f"the rollover {what}", "Rollover(...)")
+    require(proration, Proration | None, f"the proration {what}", "Proration(...)")
     if isinstance(price, PlanPrice):  # without a billing method, which validation asks for
         price = item_price(**vars(price))
     reset, price = one_cycle(Reset(reset) if isinstance(reset, str) else reset, price)
@@ -257,13 +258,8 @@ def customize(
     Raises:
         CatalogError: An argument is of another type; the message says what to write.
     """
-    require(price, (PlanPrice, Unset), "the price of customize", 'price(20, interval="month")')
-    require(
-        free_trial,
-        (FreeTrial, Unset),
-        "the free_trial of customize",
-        'FreeTrial(duration_length=14, duration_type="day")',
-    )
+    require(price, PlanPrice | Unset | None, "the price of customize", 'price(20, interval="month")')
+    require(free_trial, FreeTrial | Unset | None, "the free_trial of customize", _A_TRIAL)
     for name, given in (("items", items), ("add_items", add_items)):
         _require_each(given, Item, f"{name} of customize", "item(...)")
     _require_each(remove_items, ItemFilter, "remove_items of customize", "item_filter(...)")
@@ -340,8 +336,8 @@ def plan(
     """
     _require_names("plan", id, name)
     what = f'of plan "{id}"'
-    require(price, PlanPrice, f"the price {what}", 'price(20, interval="month"), without a billing_method')
-    require(free_trial, FreeTrial, f"the free_trial {what}", 'FreeTrial(duration_length=14, duration_type="day")')
+    require(price, PlanPrice | None, f"the price {what}", 'price(20, interval="month"), without a billing_method')
+    require(free_trial, FreeTrial | None, f"the free_trial {what}", _A_TRIAL)
     _require_each(items, Item, f"items {what}", 'item(feature, included=50, reset="month")')
     _require_each(licenses, PlanLicense, f"licenses {what}", "plan_license(plan)")
     _require_controls(f'plan "{id}"', billing_controls)
@@ -364,18 +360,15 @@ def plan(
 def _require_names(kind: str, id: object, name: object) -> None:
     require(id, str, f"the id of a {kind}", 'a text, such as "pro"')
     require(name, str, f'the name of {kind} "{id}"', "a text")
-    if id is None or name is None:
-        raise CatalogError(f"a {kind} has no {'id' if id is None else 'name'}; write one")
 
 
 def _require_each(given: Sequence[object] | None, kind: type, what: str, instead: str) -> None:
-    require(given, (list, tuple), what, f"a list: [{instead}]")
-    for number, one in enumerate(given or ()):
-        require(one if one is not None else ..., kind, f"number {number + 1} of {what}", instead)
+    require(given, list | tuple | None, what, f"a list: [{instead}]")
+    for number, one in enumerate(given or (), start=1):
+        require(one, kind, f"number {number} of {what}", instead)
 
 
-def _require_controls(whose: str, controls: object) -> None:
-    require(controls, Mapping, f"billing_controls of {whose}", "a mapping of lists")
-    if isinstance(controls, Mapping):
-        for name, entries in controls.items():
-            _require_each(entries, Mapping, f"{name} in billing_controls of {whose}", '{"feature_id": ...}')
+def _require_controls(whose: str, controls: BillingControls | None) -> None:
+    require(controls, Mapping | None, f"billing_controls of {whose}", "a mapping of lists")
+    for name, entries in (controls or {}).items():
+        _require_each(entries, Mapping, f"{name} in billing_controls of {whose}", '{"feature_id": ...}')

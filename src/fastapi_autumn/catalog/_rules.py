@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterator
 from decimal import Decimal
+from types import UnionType
 
 from fastapi_autumn.errors import CatalogError
 
@@ -12,19 +13,23 @@ __all__ = ["ID", "name_problems", "number_problem", "require", "suggested_id"]
 ID = re.compile(r"[a-zA-Z0-9_-]+")
 
 
-def require(value: object, kind: type | tuple[type, ...], what: str, instead: str) -> None:
-    """Refuse a value of another type than `kind`, or None, where a type checker would have.
+def require(value: object, kind: type | UnionType, what: str, instead: str) -> None:
+    """Refuse a value of another type than `kind`, where a type checker would have.
 
     Raises:
         CatalogError: Says `what` is of the wrong type, and what to write `instead`.
     """
-    if value is not None and not isinstance(value, kind):
+    if not isinstance(value, kind):
         raise CatalogError(f"{what} is {_called(value)}; write {instead}")
 
 
 def _called(value: object) -> str:
     name = type(value).__name__
-    return repr(value) if isinstance(value, str | int | float) else f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
+    return (
+        repr(value)
+        if isinstance(value, str | int | float | None)
+        else f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
+    )
 
 
 def name_problems(id_: str, name: str) -> Iterator[str]:

@@ -116,12 +116,9 @@ def confirm(question: str, *, yes: bool) -> None:
     Raises:
         typer.Exit: with the code `NO`.
     """
-    if yes:
-        return
-    if can_ask():
-        with _interruptible():
-            if typer.confirm(question, err=True):
-                return
+    with _interruptible():
+        if yes or (can_ask() and typer.confirm(question, err=True)):
+            return
     note("Nothing was done." if can_ask() else f"{question} There is no terminal to ask on; add --yes to do it.")
     raise typer.Exit(NO)
 

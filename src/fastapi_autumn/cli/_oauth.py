@@ -124,18 +124,14 @@ class _Browser:
         self._sign_in = sign_in
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
+        gone = (ConnectionError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
+        # Cancelled, the command is over. asyncio would report a connection's task that ends so as a failure.
+        with contextlib.suppress(asyncio.CancelledError, *gone):
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 request = await reader.readuntil(b"\r\n\r\n")
                 writer.write(self._answer(request.partition(b"\r\n")[0].decode("latin-1")))
                 await writer.drain()
-        except (ConnectionError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass  # nobody is there to be answered
-        except asyncio.CancelledError:
-            # The command is over. asyncio reports a connection's task that ends so, although nothing is wrong.
-            pass
-        finally:
-            writer.close()
+        writer.close()
 
     def _answer(self, request_line: str) -> bytes:
         method, _, rest = request_line.partition(" ")

@@ -71,9 +71,12 @@ def _read(path: Path) -> str:
 
 def _write(path: Path, text: str) -> None:
     """Write `text` and say so; a file that has it already is left alone, so that build tools see no change."""
-    if path.exists() and _read(path) == text:
-        print(f"{path} is in step.")
-        return
-    crlf = path.exists() and b"\r\n" in path.read_bytes()
+    crlf = False
+    if path.exists():
+        with path.open(encoding="utf-8") as file:
+            if file.read() == text:
+                print(f"{path} is in step.")
+                return
+            crlf = "\r\n" in (file.newlines or ())
     path.write_text(text, encoding="utf-8", newline="\r\n" if crlf else "\n")
     print(f"Wrote {path}.")

@@ -96,21 +96,23 @@ def add_up_deductions(
         by_group[str(group)] = by_group.get(str(group), ZERO) + amount
     periods: list[Document] = []
     for place, features in sorted(found.items()):
-        periods.append({"period": bins[place], "values": features})
-        kept = _largest(groups[place], most)
-        split: Document = {}
-        for feature_id, feature in features.items():
+        owners = {
+            balance_id: feature_id for feature_id, feature in features.items() for balance_id in feature["balances"]
+        }
+        for feature in features.values():
             feature["balances"] = list(feature["balances"].values())
             for entry in (feature, *feature["balances"]):
                 entry["deducted"] = number(rounded(entry["deducted"]))
-            for balance_id in (part["balance_id"] for part in feature["balances"]):
-                split[balance_id] = {
-                    name: {"deducted": taken}
-                    | ({"credit_cost": cost(name, feature_id)} if cost and name != _OTHER else {})
-                    for name, taken in _shown(kept[balance_id]).items()
-                }
+        periods.append({"period": bins[place], "values": features})
         if grouped:
-            periods[-1]["grouped_values"] = split
+            periods[-1]["grouped_values"] = {
+                balance_id: {
+                    name: {"deducted": taken}
+                    | ({"credit_cost": cost(name, owners[balance_id])} if cost and name != _OTHER else {})
+                    for name, taken in _shown(by_group).items()
+                }
+                for balance_id, by_group in _largest(groups[place], most).items()
+            }
     return periods
 
 

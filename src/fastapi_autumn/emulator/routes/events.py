@@ -88,12 +88,13 @@ def aggregate(call: Call) -> Any:
     for name, value in wanted.items():
         where += " AND CAST(json_extract(properties, ?) AS TEXT) = ?"
         values += [_path(name), value]
+    by = None if group in ("", "$feature_id") else group
     # A list of nothing but commas names no feature, and without one the query would find them all.
-    rows = _sums(call, where, values, None if group == "$feature_id" else group) if features else []
-    answer = add_up(bins, features, rows, grouped=group not in (None, "", "$feature_id"), most=most)
+    rows = _sums(call, where, values, by) if features else []
+    answer = add_up(bins, features, rows, grouped=by is not None, most=most)
     if not deducted or customer is None:
         return answer
-    split = group if group not in ("", "$customer_id") else None
+    split = None if group in ("", "$customer_id") else group
     taken = _deductions(call, customer, where, values, group=split, features=features) if features else []
     cost = partial(_credit_cost, call) if split == "$feature_id" else None
     return answer | {"deductions": add_up_deductions(bins, taken, grouped=split is not None, most=most, cost=cost)}
@@ -163,7 +164,7 @@ def _credit_cost(call: Call, source: str, balance: str) -> float | None:
 
 def _group(group: str | None) -> tuple[str, list[str]]:
     """Return the SQL that tells an event's group, and its parameters."""
-    if not group:
+    if group is None:
         return "NULL", []
     return (_COLUMNS[group], []) if group in _COLUMNS else ("json_extract(properties, ?)", [_path(group)])
 
