@@ -12,8 +12,7 @@ import pytest
 from fastapi_autumn import Autumn, AutumnSettings
 from fastapi_autumn.emulator import Emulator
 from fastapi_autumn.settlement.outbox import Outbox
-from fastapi_autumn.settlement.sender import Sender
-from settlement.entries import Deliveries, a_charge
+from settlement.entries import Deliveries, a_charge, sending
 
 
 @pytest.mark.parametrize("seconds", [0, 0.05, 0.4], ids=["at once", "before a commit", "after a commit"])
@@ -90,13 +89,9 @@ def test_stopping_waits_for_the_search_for_lost_workers(tmp_path):
     async def main():
         outbox = Slow(f"sqlite+aiosqlite:///{tmp_path}/outbox.db")
         await outbox.start()
-        deliveries = Deliveries()
-        sender = Sender(outbox, deliveries.send, recover=deliveries.recover, delay=0)
-        sender.start()
-        await began.wait()
-        await sender.stop(within=5)
-        ended = outbox.ended
+        async with sending(outbox, Deliveries()):
+            await began.wait()
         await outbox.stop(within=5)
-        return ended
+        return outbox.ended
 
     assert asyncio.run(main())
