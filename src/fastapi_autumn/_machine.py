@@ -1,0 +1,50 @@
+"""What a process takes from the machine it runs on: two clocks, chance and new ids.
+
+They are passed in and never reached for, so that a test decides what time it is, whether two clocks agree, and which
+ids come next. `asyncio.sleep` and `loop.time()` are not here: the event loop is already passed in by whoever runs it.
+"""
+
+import random
+import time
+import uuid
+from typing import Protocol
+
+__all__ = ["MACHINE", "Machine"]
+
+
+class Machine(Protocol):
+    """Two clocks, chance and new ids."""
+
+    def wall_ms(self) -> int:
+        """Return the time of day in milliseconds since 1970. It may be wrong, and it may jump."""
+        ...
+
+    def steady(self) -> float:
+        """Return seconds of a clock that only runs forward and means nothing outside of this process."""
+        ...
+
+    def uniform(self, low: float, high: float) -> float:
+        """Return a number between the two, to keep pauses of many processes apart."""
+        ...
+
+    def new_id(self) -> str:
+        """Return sixteen characters, hexadecimal, that nobody was given before."""
+        ...
+
+
+class _ThisMachine:
+    def wall_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def steady(self) -> float:
+        return time.monotonic()
+
+    def uniform(self, low: float, high: float) -> float:
+        return random.uniform(low, high)  # noqa: S311 - spreads load, protects nothing
+
+    def new_id(self) -> str:
+        return uuid.uuid4().hex[:16]
+
+
+MACHINE: Machine = _ThisMachine()
+"""The one that the package runs on by default."""
