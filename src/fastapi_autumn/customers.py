@@ -88,7 +88,9 @@ class KnownCustomers:
     async def drain(self) -> None:
         """Wait until everybody who is to be confirmed is."""
         while self._under_way:
-            await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+            # Not `gather`: with tasks that are already done it does not yield on Python 3.12 and later, so that
+            # `_finish` never runs and this loop never ends.
+            await asyncio.wait(self._under_way.values())
 
     def _start(self, customer: Customer) -> asyncio.Task[CustomerRecord]:
         task = asyncio.create_task(self._client.customers.get_or_create(customer), name="autumn-customer")
