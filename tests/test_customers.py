@@ -25,7 +25,9 @@ class Autumn:
         self.hold = asyncio.Event()
         self.hold.set()
 
-    async def request(self, method: str, path: str, *, body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def request(
+        self, method: str, path: str, *, body: bytes, headers: Mapping[str, str], bearer: Any = None
+    ) -> Answer:
         assert path == "/v1/customers.get_or_create"
         self.asked.append(json.loads(body))
         await self.hold.wait()

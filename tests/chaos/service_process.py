@@ -55,9 +55,11 @@ class CountingTransport(HttpxTransport):
         super().__init__(base_url, timeout=TIMEOUT, connect_timeout=TIMEOUT)
         self._folder = folder
 
-    async def request(self, method: str, path: str, *, body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def request(
+        self, method: str, path: str, *, body: bytes, headers: Mapping[str, str], bearer: Any = None
+    ) -> Answer:
         try:
-            return await super().request(method, path, body=body, headers=headers)
+            return await super().request(method, path, body=body, headers=headers, bearer=bearer)
         except ConnectFailed:
             report(self._folder, COUNTS, "refused")
             raise

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from fastapi_autumn.cli._oauth import SignIn, SignInFailed, fetch_keys, waiting
 from fastapi_autumn.errors import UnexpectedAnswer
@@ -18,11 +19,13 @@ class _Scripted:
     """A transport that gives the next answer, and keeps what it was asked."""
 
     def __init__(self, *answers: tuple[int, bytes]) -> None:
-        self.asked: list[tuple[str, bytes, Mapping[str, str]]] = []
+        self.asked: list[tuple[str, bytes, SecretStr | None]] = []
         self._answers = list(answers)
 
-    async def request(self, method: str, path: str, *, body: bytes, headers: Mapping[str, str]) -> Answer:
-        self.asked.append((path, body, headers))
+    async def request(
+        self, method: str, path: str, *, body: bytes, headers: Mapping[str, str], bearer: SecretStr | None = None
+    ) -> Answer:
+        self.asked.append((path, body, bearer))
         status, content = self._answers.pop(0)
         return Answer(status, {}, content)
 
@@ -42,11 +45,11 @@ async def test_the_token_is_used_for_the_keys_and_for_nothing_else() -> None:
     transport = _Scripted((200, json.dumps(_TOKEN).encode()), (200, json.dumps(keys).encode()))
     sign_in = SignIn("https://api.useautumn.com", 31448, asyncio.get_running_loop().create_future())
     assert await fetch_keys(transport, sign_in, "code") == ("am_sk_test_a-1", "am_sk_live_b_2")
-    (token_path, form, token_headers), (keys_path, body, keys_headers) = transport.asked
+    (token_path, form, nothing), (keys_path, body, token) = transport.asked
     assert (token_path, keys_path, body) == ("/api/auth/oauth2/token", "/cli/api-keys", b"")
     assert f"code_verifier={sign_in.verifier}".encode() in form
-    assert "authorization" not in token_headers
-    assert keys_headers["authorization"] == "Bearer am_oauth_x"
+    assert nothing is None
+    assert token == SecretStr("am_oauth_x")
 
 
 @pytest.mark.parametrize(

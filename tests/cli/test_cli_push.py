@@ -46,7 +46,9 @@ class _Recorded:
     def __init__(self, **answers: Any) -> None:
         self._answers = {name.replace("__", "."): answer for name, answer in answers.items()}
 
-    async def request(self, method: str, path: str, *, body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def request(
+        self, method: str, path: str, *, body: bytes, headers: Mapping[str, str], bearer: Any = None
+    ) -> Answer:
         return Answer(200, {}, json.dumps(self._answers[path.removeprefix("/v1/")]).encode())
 
     async def aclose(self) -> None:

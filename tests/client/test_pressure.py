@@ -23,7 +23,7 @@ class Gate:
         self.now = self.most = 0
         self.error: Exception | None = None
 
-    async def request(self, method: str, path: str, *, body: bytes, headers: Any) -> Answer:
+    async def request(self, method: str, path: str, *, body: bytes, headers: Any, bearer: Any) -> Answer:
         self.arrived.append(body)
         self.now += 1
         self.most = max(self.most, self.now)

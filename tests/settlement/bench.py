@@ -32,8 +32,11 @@ class Connection(AsgiTransport):
         self.emulator: Emulator
         self.failing: list[str] = []
 
-    async def request(self, method: str, path: str, *, body: bytes, headers: Mapping[str, str]) -> Answer:
-        answer = await AsgiTransport(self.emulator, timeout=1).request(method, path, body=body, headers=headers)
+    async def request(
+        self, method: str, path: str, *, body: bytes, headers: Mapping[str, str], bearer: Any = None
+    ) -> Answer:
+        emulator = AsgiTransport(self.emulator, timeout=1)
+        answer = await emulator.request(method, path, body=body, headers=headers, bearer=bearer)
         operation = path.removeprefix("/v1/")
         if operation in self.failing:
             self.failing.remove(operation)

@@ -18,6 +18,8 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from pydantic import SecretStr
+
 from fastapi_autumn.errors import AutumnError, UnexpectedAnswer
 from fastapi_autumn.transports import Transport
 
@@ -174,8 +176,8 @@ async def fetch_keys(transport: Transport, sign_in: SignIn, code: str) -> tuple[
     }
     headers = {"content-type": "application/x-www-form-urlencoded", "accept": "application/json"}
     granted = await _post(transport, "/api/auth/oauth2/token", urlencode(form).encode(), headers)
-    bearer = {"authorization": f"Bearer {granted.get('access_token')}", "accept": "application/json"}
-    keys = await _post(transport, "/cli/api-keys", b"", bearer)
+    token = SecretStr(str(granted.get("access_token")))
+    keys = await _post(transport, "/cli/api-keys", b"", {"accept": "application/json"}, bearer=token)
     sandbox, production = keys.get("sandbox_key", ""), keys.get("prod_key", "")
     # They become lines of a file that shells read, so nothing else may come in with them.
     for key, kind in ((sandbox, "test"), (production, "live")):
@@ -184,8 +186,10 @@ async def fetch_keys(transport: Transport, sign_in: SignIn, code: str) -> tuple[
     return sandbox, production
 
 
-async def _post(transport: Transport, path: str, body: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
-    answer = await transport.request("POST", path, body=body, headers=headers)
+async def _post(
+    transport: Transport, path: str, body: bytes, headers: Mapping[str, str], *, bearer: SecretStr | None = None
+) -> dict[str, Any]:
+    answer = await transport.request("POST", path, body=body, headers=headers, bearer=bearer)
     try:
         content = json.loads(answer.body)
     except ValueError:

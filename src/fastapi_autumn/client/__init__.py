@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from pydantic import SecretStr
+
 from fastapi_autumn.client._calls import Caller, Repeat
 from fastapi_autumn.client._operations import Balances, Billing, Customers, Events, Features, Plans
 from fastapi_autumn.client._pressure import Breaker, Limiter
@@ -39,9 +41,8 @@ class AutumnClient:
         transport: Transport | None = None,
         secret_key: str | None = None,
     ) -> None:
-        if secret_key is None and settings.secret_key is not None:
-            secret_key = settings.secret_key.get_secret_value()
-        if secret_key is None:
+        key = settings.secret_key if secret_key is None else SecretStr(secret_key)
+        if key is None:
             raise ConfigurationError("AutumnClient needs a secret key: set AUTUMN_SECRET_KEY.")
         if transport is not None and http_client is not None:
             raise ConfigurationError("AutumnClient takes an http_client or a transport, not both.")
@@ -49,7 +50,7 @@ class AutumnClient:
         self._transport = transport or transport_for(settings, http_client=http_client)
         caller = Caller(
             self._transport,
-            secret_key=secret_key,
+            secret_key=key,
             max_retries=settings.max_retries,
             limiter=Limiter(settings.max_concurrency, waiting=settings.max_waiting, patience=settings.timeout),
             breaker=Breaker(),

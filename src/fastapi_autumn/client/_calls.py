@@ -11,7 +11,7 @@ from enum import Enum
 from http import HTTPStatus
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from fastapi_autumn._version import __version__
@@ -53,7 +53,7 @@ class Caller:
     """Sends operations, repeats them where that is safe, and reads the answers."""
 
     def __init__(
-        self, transport: Transport, *, secret_key: str, max_retries: int, limiter: Limiter, breaker: Breaker
+        self, transport: Transport, *, secret_key: SecretStr, max_retries: int, limiter: Limiter, breaker: Breaker
     ) -> None:
         self._transport = transport
         self._secret_key = secret_key
@@ -61,7 +61,6 @@ class Caller:
         self._limiter = limiter
         self._breaker = breaker
         self._headers = {
-            "authorization": f"Bearer {secret_key}",
             "content-type": "application/json",
             "accept": "application/json",
             "x-api-version": API_VERSION,
@@ -136,7 +135,9 @@ class Caller:
     async def _attempt(self, method: str, operation: str, content: bytes, headers: Mapping[str, str]) -> Answer:
         self._breaker.before(operation)
         try:
-            answer = await self._transport.request(method, f"/v1/{operation}", body=content, headers=headers)
+            answer = await self._transport.request(
+                method, f"/v1/{operation}", body=content, headers=headers, bearer=self._secret_key
+            )
             self._judge(operation, answer)
         except AutumnError as error:
             self._breaker.after(error)
@@ -154,7 +155,7 @@ class Caller:
             raise ServerFailure(operation, f"Autumn answered {answer.status}", retry_after=retry_after)
         code, message = _code_and_message(answer.body)
         # Whatever stands at AUTUMN_BASE_URL may echo what it was sent.
-        message = message.replace(self._secret_key, "***")
+        message = message.replace(self._secret_key.get_secret_value(), "***")
         raise rejection(operation, status=answer.status, code=code, message=message)
 
     async def read(

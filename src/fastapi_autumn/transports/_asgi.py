@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
+from pydantic import SecretStr
+
 from fastapi_autumn.errors import ConnectFailed, NoAnswer
 from fastapi_autumn.transports._base import Answer
 
@@ -27,7 +29,9 @@ class AsgiTransport:
         self._app = app
         self._timeout = timeout
 
-    async def request(self, method: str, path: str, *, body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def request(
+        self, method: str, path: str, *, body: bytes, headers: Mapping[str, str], bearer: SecretStr | None = None
+    ) -> Answer:
         """See `Transport.request`."""
         raw_path, _, query = path.partition("?")
         scope = {
@@ -40,7 +44,7 @@ class AsgiTransport:
             "raw_path": raw_path.encode(),
             "root_path": "",
             "query_string": query.encode(),
-            "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
+            "headers": _raw(headers, bearer),
             "client": ("127.0.0.1", 0),
             "server": ("emulator", 80),
             "state": {},
@@ -72,3 +76,10 @@ class AsgiTransport:
 
     async def aclose(self) -> None:
         """Leave the app alone: whoever made it closes it."""
+
+
+def _raw(headers: Mapping[str, str], bearer: SecretStr | None) -> list[tuple[bytes, bytes]]:
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    if bearer is not None:
+        raw.append((b"authorization", f"Bearer {bearer.get_secret_value()}".encode()))
+    return raw

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
+from pydantic import SecretStr
+
 __all__ = ["Answer", "Transport"]
 
 
@@ -17,8 +19,13 @@ class Answer(NamedTuple):
 class Transport(Protocol):
     """One way to reach Autumn."""
 
-    async def request(self, method: str, path: str, *, body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def request(
+        self, method: str, path: str, *, body: bytes, headers: Mapping[str, str], bearer: SecretStr | None = None
+    ) -> Answer:
         """Send one request to `path` (such as `/v1/balances.check`) and return the whole answer.
+
+        `bearer` becomes the `Authorization` header, last of all and out of sight: error trackers collect the local
+        variables of every frame, so no variable holds the text of a key while a call waits.
 
         Raises:
             ConnectFailed: Nothing was sent.

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import httpx
+from pydantic import SecretStr
 
 from fastapi_autumn.errors import ConfigurationError, ConnectFailed, NoAnswer
 from fastapi_autumn.transports._base import Answer
@@ -54,10 +55,14 @@ class HttptoolsTransport:
             else HttpxTransport(base_url, timeout=timeout, connect_timeout=connect_timeout)
         )
 
-    async def request(self, method: str, path: str, *, body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def request(
+        self, method: str, path: str, *, body: bytes, headers: Mapping[str, str], bearer: SecretStr | None = None
+    ) -> Answer:
         """See `Transport.request`."""
         if self._through_proxy is not None:
-            return await self._through_proxy.request(method, path, body=body, headers=headers)
+            return await self._through_proxy.request(method, path, body=body, headers=headers, bearer=bearer)
+        if bearer is not None:
+            headers = {**headers, "authorization": f"Bearer {bearer.get_secret_value()}"}
         request = _request(method, path, self._netloc, headers, body)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout

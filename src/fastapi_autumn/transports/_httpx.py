@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import httpcore
 import httpx
+from pydantic import SecretStr
 
 from fastapi_autumn.errors import ConnectFailed, NoAnswer, Overloaded
 from fastapi_autumn.transports._base import Answer
@@ -48,8 +49,12 @@ class HttpxTransport:
         self._client = client
         self._connections = None if client is not None else _Connections(base_url, connect_timeout=connect_timeout)
 
-    async def request(self, method: str, path: str, *, body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def request(
+        self, method: str, path: str, *, body: bytes, headers: Mapping[str, str], bearer: SecretStr | None = None
+    ) -> Answer:
         """See `Transport.request`."""
+        if bearer is not None:
+            headers = {**headers, "authorization": f"Bearer {bearer.get_secret_value()}"}
         try:
             async with asyncio.timeout(self._timeout):
                 if self._connections is not None:

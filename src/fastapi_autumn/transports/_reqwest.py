@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
+from pydantic import SecretStr
 
 from fastapi_autumn.errors import ConfigurationError, ConnectFailed, NoAnswer
 from fastapi_autumn.transports._base import Answer
@@ -45,9 +46,13 @@ class ReqwestTransport:
         self._timeout = timeout
         self._client = _client(base_url, timeout=timeout, connect_timeout=connect_timeout)
 
-    async def request(self, method: str, path: str, *, body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def request(
+        self, method: str, path: str, *, body: bytes, headers: Mapping[str, str], bearer: SecretStr | None = None
+    ) -> Answer:
         """See `Transport.request`."""
         errors = self._errors
+        if bearer is not None:
+            headers = {**headers, "authorization": f"Bearer {bearer.get_secret_value()}"}
         try:
             request = self._client.request(method, self._base_url + path).headers(headers).body_bytes(body).build()
             response = await request.send()
