@@ -29,11 +29,12 @@ class Autumn:
         self, method: str, path: str, *, body: bytes, headers: Mapping[str, str], bearer: Any = None
     ) -> Answer:
         assert path == "/v1/customers.get_or_create"
-        self.asked.append(json.loads(body))
+        asked = json.loads(body)
+        self.asked.append(asked)
         await self.hold.wait()
         if isinstance(self.failure, Exception):
             raise self.failure
-        return self.failure or Answer(200, {}, json.dumps({"id": self.asked[-1]["customer_id"]}).encode())
+        return self.failure or Answer(200, {}, json.dumps({"id": asked["customer_id"]}).encode())
 
     async def aclose(self) -> None: ...
 

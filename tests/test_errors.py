@@ -1,6 +1,8 @@
 """The hierarchy of errors is the picture in its module, and each error says what it is about."""
 
+import copy
 import inspect
+import pickle
 import re
 from typing import Any
 
@@ -15,12 +17,14 @@ from fastapi_autumn.errors import (
     DuplicateRequest,
     InsufficientCredits,
     LockAlreadyExists,
+    LockNotClaimable,
     NoAnswer,
     NotEntitled,
     RateLimited,
     Refused,
     RequestRejected,
     Unavailable,
+    Uncertain,
     UnknownModel,
     rejection,
 )
@@ -70,11 +74,41 @@ def test_an_amount_error_is_a_value_error() -> None:
         ("", RequestRejected),
     ],
 )
-def test_autumns_code_decides_the_class_of_a_rejection(code: str, kind: type[RequestRejected]) -> None:
+def test_autumns_code_decides_the_class_of_a_4xx(code: str, kind: type[RequestRejected | Uncertain]) -> None:
     """The code is what Autumn promises; the status alone does not tell a customer from a feature."""
     error = rejection("balances.check", status=404, code=code, message="text")
     assert type(error) is kind
     assert (error.operation, error.status, error.code, error.message) == ("balances.check", 404, code, "text")
+
+
+def test_what_is_said_about_an_earlier_attempt_is_no_answer_to_this_one() -> None:
+    """A 409 under our own key or lock id leaves it open what became of the attempt that took it."""
+    for kind in (DuplicateRequest, LockAlreadyExists, LockNotClaimable):
+        assert issubclass(kind, Uncertain)
+        assert not issubclass(kind, RequestRejected)
+
+
+EXAMPLES: list[AutumnError] = [
+    AutumnError("text"),
+    ConfigurationError("text"),
+    AmountError("text"),
+    InsufficientCredits("Not enough.", model="m", required=3),
+    rejection("balances.check", status=404, code="customer_not_found", message="text"),
+    rejection("balances.check", status=409, code="duplicate_idempotency_key", message="text"),
+    RateLimited("balances.check", "429", retry_after=2.0),
+    NoAnswer("balances.check", "no answer", timed_out=True),
+]
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_errors_survive_pickling(error: AutumnError, protocol: int) -> None:
+    """A pool of processes, or a queue of jobs, hands on the error that happened and not one about pickling."""
+    error.add_note("a note")
+    again = pickle.loads(pickle.dumps(error, protocol))  # noqa: S301 - our own bytes
+    assert type(again) is type(error)
+    assert (str(again), again.args, vars(again)) == (str(error), error.args, vars(error))
+    assert str(copy.copy(error)) == str(error)
 
 
 @pytest.mark.parametrize(

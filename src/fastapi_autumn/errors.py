@@ -7,27 +7,30 @@ The bases are cut by what a caller can do about it::
     │   ├── PriceListError          a price that is not a positive, finite amount
     │   └── CatalogError            a feature, item or plan that Autumn would refuse
     ├── AmountError                 an amount of credits that must not reach Autumn (also a ValueError)
+    ├── UnsendableRequest           no JSON, or no header, can say it; nothing was sent (also a ValueError)
     ├── Refused                     this customer may not make this call; `code`, `detail`
     │   ├── InsufficientCredits     the balance does not cover it
     │   ├── UnknownModel            the price list does not have the model
     │   └── NotEntitled             the customer's plan does not include it
-    ├── RequestRejected             4xx: Autumn said no; `status`, `code`, `message`
-    │   ├── CustomerNotFound        404 customer_not_found
-    │   ├── LockAlreadyExists       409 lock_already_exists: the hold is there
-    │   └── DuplicateRequest        409 duplicate_idempotency_key: this key was used before
+    ├── RequestRejected             4xx in Autumn's own words: a clear no; `status`, `code`, `message`
+    │   └── CustomerNotFound        404 customer_not_found
     └── Unavailable                 neither a yes nor a no
         ├── NotSent                 nothing reached Autumn; safe to repeat
         │   ├── ConnectFailed       refused, unresolved, no TLS
         │   └── Overloaded          the limit on concurrent calls, or the circuit breaker
         ├── RateLimited             429; not done; `retry_after`
-        └── Uncertain               may have happened
+        └── Uncertain               may have happened; `status`, `code`, `message` where there was an answer
             ├── NoAnswer            timed out or dropped after the request may have left
             ├── ServerFailure       5xx; `retry_after` where Autumn gave one
-            ├── NotVerified         202: Autumn failed open
-            └── UnexpectedAnswer    an answer that does not have the documented shape
+            ├── NotVerified         202: Autumn put it off, or failed open
+            ├── UnexpectedAnswer    an answer that is not Autumn's, or not about what was asked
+            ├── DuplicateRequest    409 duplicate_idempotency_key: an earlier attempt came to an end, or still runs
+            ├── LockAlreadyExists   409 lock_already_exists: an earlier attempt has placed the hold
+            └── LockNotClaimable    409 "not claimable": another finalize has the hold, or had it
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 __all__ = [
     "AmountError",
@@ -39,6 +42,7 @@ __all__ = [
     "DuplicateRequest",
     "InsufficientCredits",
     "LockAlreadyExists",
+    "LockNotClaimable",
     "NoAnswer",
     "NotEntitled",
     "NotSent",
@@ -53,12 +57,17 @@ __all__ = [
     "Uncertain",
     "UnexpectedAnswer",
     "UnknownModel",
+    "UnsendableRequest",
     "rejection",
 ]
 
 
 class AutumnError(Exception):
-    """Base of every error of this package."""
+    """Base of every error of this package. Each survives pickling, so that a pool of processes can hand it on."""
+
+    def __reduce__(self) -> tuple[Callable[..., Self], tuple[Any, ...], dict[str, Any]]:
+        # Python's own way calls the class with `args`, which hold the finished text and not what `__init__` takes.
+        return type(self).__new__, (type(self), *self.args), vars(self)
 
 
 class ConfigurationError(AutumnError):
@@ -75,6 +84,10 @@ class CatalogError(ConfigurationError):
 
 class AmountError(AutumnError, ValueError):
     """An amount of credits that must not reach Autumn: negative, zero, not finite, too large or not a number."""
+
+
+class UnsendableRequest(AutumnError, ValueError):
+    """What was passed cannot travel: JSON cannot write it, or a header cannot carry it. Nothing was sent."""
 
 
 class Refused(AutumnError):
@@ -111,7 +124,7 @@ class NotEntitled(Refused):
 
 
 class RequestRejected(AutumnError):
-    """Autumn answered 4xx: the request was understood and nothing was done.
+    """Autumn understood the request and did nothing: a 4xx with a JSON object that has a `code` and a `message`.
 
     `status` is the HTTP status, `code` Autumn's machine-readable code, `message` its text for people.
     """
@@ -126,14 +139,6 @@ class RequestRejected(AutumnError):
 
 class CustomerNotFound(RequestRejected):
     """No such customer. `check` and `track` never create one; `customers.get_or_create` does."""
-
-
-class LockAlreadyExists(RequestRejected):
-    """A hold with this lock id exists, so an earlier attempt with the same id got through."""
-
-
-class DuplicateRequest(RequestRejected):
-    """The idempotency key was used within the last 24 hours; the first answer is not replayed."""
 
 
 class Unavailable(AutumnError):
@@ -166,7 +171,25 @@ class RateLimited(Unavailable):
 
 
 class Uncertain(Unavailable):
-    """The call may or may not have taken effect at Autumn."""
+    """The call may or may not have taken effect at Autumn.
+
+    `status` is that of the answer, or None where none came; `code` and `message` are Autumn's where it gave them.
+    """
+
+    def __init__(
+        self,
+        operation: str,
+        reason: str,
+        *,
+        retry_after: float | None = None,
+        status: int | None = None,
+        code: str | None = None,
+        message: str | None = None,
+    ) -> None:
+        super().__init__(operation, reason, retry_after=retry_after)
+        self.status = status
+        self.code = code
+        self.message = message
 
 
 class NoAnswer(Uncertain):
@@ -185,20 +208,46 @@ class ServerFailure(Uncertain):
 
 
 class NotVerified(Uncertain):
-    """Autumn answered 202: it failed open without looking at the balance."""
+    """Autumn answered 202: it failed open without looking at the balance, or put the work off."""
 
 
 class UnexpectedAnswer(Uncertain):
-    """Autumn's answer lacks what its documented shape promises; `reason` names the fields, never their values."""
+    """The answer is not Autumn's, lacks what its documented shape promises, or is about another customer.
+
+    `reason` names fields, never their values.
+    """
 
 
-_BY_CODE: dict[str, type[RequestRejected]] = {
-    "customer_not_found": CustomerNotFound,
+class DuplicateRequest(Uncertain):
+    """Autumn has seen the idempotency key within the last 24 hours, and does not replay the first answer.
+
+    That says nothing about the first attempt: Autumn claims a key when the work begins, frees it when the work fails,
+    and keeps it when it crashes in between.
+    """
+
+
+class LockAlreadyExists(Uncertain):
+    """A hold with this lock id exists, so an earlier attempt with the same id got through; how it ended is unknown."""
+
+
+class LockNotClaimable(Uncertain):
+    """Another finalize has the hold, or had its id before the hold was there; what became of it is unknown."""
+
+
+_UNCERTAIN_BY_CODE: dict[str, type[Uncertain]] = {
     "lock_already_exists": LockAlreadyExists,
     "duplicate_idempotency_key": DuplicateRequest,
 }
+_CONFLICT = 409
 
 
-def rejection(operation: str, *, status: int, code: str, message: str) -> RequestRejected:
-    """Build the error for a 4xx answer: the class that stands for `code`, else `RequestRejected`."""
-    return _BY_CODE.get(code, RequestRejected)(operation, status=status, code=code, message=message)
+def rejection(operation: str, *, status: int, code: str, message: str) -> RequestRejected | Uncertain:
+    """Build the error for a 4xx in Autumn's own words; a 409 about an earlier attempt is not a no."""
+    uncertain = _UNCERTAIN_BY_CODE.get(code)
+    if status == _CONFLICT and "not claimable" in message:
+        uncertain = LockNotClaimable
+    if uncertain is not None:
+        reason = f"Autumn answered {status} {code}: {message}"
+        return uncertain(operation, reason, status=status, code=code, message=message)
+    kind = CustomerNotFound if code == "customer_not_found" else RequestRejected
+    return kind(operation, status=status, code=code, message=message)

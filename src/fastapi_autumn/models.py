@@ -138,6 +138,7 @@ class CheckResult(_Answer):
     allowed: bool
     customer_id: str | None
     balance: Balance | None
+    entity_id: str | None = None
     required_balance: Amount | None = None
     flag: dict[str, Any] | None = None
     preview: dict[str, Any] | None = None
@@ -157,6 +158,7 @@ class TrackResult(_Answer):
 
     customer_id: str | None
     value: Amount
+    entity_id: str | None = None
     balance: Balance | None = None
     deductions: tuple[Deduction, ...] | None = None
 
@@ -164,7 +166,7 @@ class TrackResult(_Answer):
 class FinalizeResult(_Answer):
     """The answer of `balances.finalize`, which says no more than this."""
 
-    success: bool
+    success: Literal[True]
 
 
 class Subscription(_Answer):
@@ -248,10 +250,14 @@ class EventTotal(_Answer):
 
 
 class EventAggregate(_Answer):
-    """The answer of `events.aggregate`."""
+    """The answer of `events.aggregate`; `of` reads the total of a feature, also where nothing happened."""
 
     list: tuple[EventBin, ...]
     total: dict[str, EventTotal]
+
+    def of(self, feature_id: str) -> EventTotal:
+        """Return count and sum of one feature."""
+        return self.total.get(feature_id, EventTotal(count=0, sum=Decimal(0)))
 
 
 class Feature(_Answer):

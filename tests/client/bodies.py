@@ -3,10 +3,13 @@
 from decimal import Decimal
 from typing import Any
 
-from client.answers import ALLOWED, TRACKED
+from client.answers import ALLOWED as ADAS
+from client.answers import TRACKED as ADAS_TRACK
 from fastapi_autumn import Customer, models
 
 CUSTOMER = {"id": "cus_123"}
+ALLOWED = {**ADAS, "customer_id": "cus_123"}
+TRACKED = {**ADAS_TRACK, "customer_id": "cus_123"}
 PAGE: dict[str, Any] = {"list": [], "next_cursor": None}
 ATTACHED = {"customer_id": "cus_123", "payment_url": None}
 
@@ -197,6 +200,19 @@ SENT = {
         lambda client: client.events.aggregate("cus_123", ["messages", "seats"], group_by="properties.model"),
         {"customer_id": "cus_123", "feature_id": ["messages", "seats"], "group_by": "properties.model"},
         {"list": [], "total": {}},
+    ),
+    "events.aggregate, of one charge": (
+        lambda client: client.events.aggregate(
+            "cus_123", "messages", entity_id="e1", filter_by={"charge_id": "c1"}, start=0, end=1900000000000
+        ),
+        {
+            "customer_id": "cus_123",
+            "feature_id": "messages",
+            "entity_id": "e1",
+            "filter_by": {"charge_id": "c1"},
+            "custom_range": {"start": 0, "end": 1900000000000},
+        },
+        {"list": [], "total": {"messages": {"count": 2, "sum": 0}}},
     ),
     "features.list": (lambda client: client.features.list(), {}, {"list": []}),
     "plans.list": (lambda client: client.plans.list(), {}, {"list": []}),

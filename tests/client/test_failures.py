@@ -8,14 +8,15 @@ from typing import Any
 import httpx
 import pytest
 
-from client.answers import ALLOWED, KEY
-from fastapi_autumn import AutumnClient, AutumnSettings, errors
+from client.answers import ALLOWED, KEY, TRACKED
+from fastapi_autumn import AutumnClient, AutumnSettings, Customer, errors
 from fastapi_autumn.errors import (
     AutumnError,
     ConnectFailed,
     CustomerNotFound,
     DuplicateRequest,
     LockAlreadyExists,
+    LockNotClaimable,
     NoAnswer,
     NotVerified,
     Overloaded,
@@ -23,6 +24,7 @@ from fastapi_autumn.errors import (
     RequestRejected,
     ServerFailure,
     UnexpectedAnswer,
+    UnsendableRequest,
 )
 
 
@@ -43,9 +45,16 @@ ANSWERS: list[tuple[httpx.Response, type[AutumnError]]] = [
     (said(409, "lock_already_exists"), LockAlreadyExists),
     (said(409, "plan_already_attached"), RequestRejected),
     (said(422, "unheard_of"), RequestRejected),
-    (httpx.Response(404, text="<html>Not found</html>"), RequestRejected),
-    (httpx.Response(405), RequestRejected),
-    (httpx.Response(301, headers={"location": "https://elsewhere.example/"}), RequestRejected),
+    (said(409, "invalid_request", "Lock receipt not claimable: RESERVATION_ALREADY_PROCESSING"), LockNotClaimable),
+    (httpx.Response(400, text="<html>Bad request</html>"), UnexpectedAnswer),
+    (httpx.Response(403, text="<html>Forbidden</html>"), UnexpectedAnswer),
+    (httpx.Response(404, text="<html>Not found</html>"), UnexpectedAnswer),
+    (httpx.Response(405), UnexpectedAnswer),
+    (httpx.Response(408, json={"error": "request timeout"}), UnexpectedAnswer),
+    (httpx.Response(499, text="client closed request"), UnexpectedAnswer),
+    (httpx.Response(301, headers={"location": "https://elsewhere.example/"}), UnexpectedAnswer),
+    (httpx.Response(302, json={"code": "moved", "message": "Moved"}), UnexpectedAnswer),
+    (httpx.Response(304), UnexpectedAnswer),
     (said(429, "rate_limit_exceeded"), RateLimited),
     (httpx.Response(429, text="Too many requests, please try again later."), RateLimited),
     (said(500, "internal_error"), ServerFailure),
@@ -55,6 +64,9 @@ ANSWERS: list[tuple[httpx.Response, type[AutumnError]]] = [
     (httpx.Response(520), ServerFailure),
     (httpx.Response(202, json={**ALLOWED, "balance": None}), NotVerified),
     (httpx.Response(200, json={"hello": "world"}), UnexpectedAnswer),
+    (httpx.Response(200, json={**ALLOWED, "customer_id": "bob"}), UnexpectedAnswer),
+    (httpx.Response(200, json={**ALLOWED, "customer_id": None}), UnexpectedAnswer),
+    (httpx.Response(200, json={**ALLOWED, "entity_id": "seat1"}), UnexpectedAnswer),
     (httpx.Response(204), UnexpectedAnswer),
 ]
 
@@ -165,23 +177,116 @@ async def test_a_rejection_carries_what_autumn_said(client_once: AutumnClient, a
     assert str(error) == f"balances.check: Autumn answered 400 invalid_inputs: {message}"
 
 
-@pytest.mark.parametrize("content", [b"<html>", b"", b"[]", b'"text"', b"\xff", b"null"])
-async def test_a_stranger_at_the_base_url_is_named(content: bytes, client_once: AutumnClient, autumn: Any) -> None:
-    """An answer that Autumn does not give points to the setting that leads there."""
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"<html>",
+        b"",
+        b"[]",
+        b'"text"',
+        b"\xff",
+        b"null",
+        b"{}",
+        b'{"code": "invalid_inputs"}',
+        b'{"message": "no code"}',
+        b'{"code": null, "message": null}',
+        b'{"code": 7, "message": {"a": 1}}',
+    ],
+)
+async def test_only_autumns_own_words_are_a_no(content: bytes, client_once: AutumnClient, autumn: Any) -> None:
+    """Whoever else writes a 4xx may have seen the work done before, and the error points to where that comes from."""
     autumn.post("/balances.check").respond(404, content=content)
-    with pytest.raises(RequestRejected, match="check AUTUMN_BASE_URL") as raised:
+    with pytest.raises(UnexpectedAnswer, match="check AUTUMN_BASE_URL") as raised:
         await client_once.balances.check("ada", "ai_usage")
-    assert raised.value.code == "unknown"
+    assert raised.value.status == 404
 
 
-@pytest.mark.parametrize("body", [{}, {"code": None, "message": None}, {"code": 7, "message": {"a": 1}}])
-async def test_reads_a_rejection_without_its_fields(body: Any, client_once: AutumnClient, autumn: Any) -> None:
-    """Fields of an error that are missing or of another type must not hide the error."""
-    autumn.post("/balances.check").respond(400, json=body)
-    with pytest.raises(RequestRejected) as raised:
-        await client_once.balances.check("ada", "ai_usage")
-    assert isinstance(raised.value.code, str)
-    assert isinstance(raised.value.message, str)
+ABOUT_ONE: dict[str, tuple[Any, dict[str, Any]]] = {
+    "check": (lambda client: client.balances.check("ada", "ai_usage", entity_id="seat1"), ALLOWED),
+    "track": (lambda client: client.balances.track("ada", feature_id="ai_usage", entity_id="seat1"), TRACKED),
+    "track_tokens": (
+        lambda client: client.balances.track_tokens("ada", model_id="m", input_tokens=1, output_tokens=1),
+        TRACKED,
+    ),
+    "get_or_create": (lambda client: client.customers.get_or_create(Customer("ada")), {"id": "ada"}),
+    "get": (lambda client: client.customers.get("ada"), {"id": "ada"}),
+    "update": (lambda client: client.customers.update("ada", name="Ada"), {"id": "ada"}),
+    "attach": (lambda client: client.billing.attach("ada", "pro"), {"customer_id": "ada"}),
+    "portal": (
+        lambda client: client.billing.open_customer_portal("ada"),
+        {"customer_id": "ada", "url": "https://billing.example"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ABOUT_ONE)
+async def test_an_answer_about_somebody_else_is_none(name: str, client_once: AutumnClient, autumn: Any) -> None:
+    """Two answers mixed up on the way are told by the customer they name, and the error shows neither of the two."""
+    call, answer = ABOUT_ONE[name]
+    who = "id" if "id" in answer else "customer_id"
+    autumn.route().respond(json={**answer, who: "bob.private"})
+    with pytest.raises(UnexpectedAnswer, match="another customer") as raised:
+        await call(client_once)
+    assert "private" not in str(raised.value)
+    autumn.route().respond(json=answer)
+    await call(client_once)
+
+
+@pytest.mark.parametrize("name", ["check", "track"])
+async def test_an_answer_about_another_entity_is_none(name: str, client_once: AutumnClient, autumn: Any) -> None:
+    """Where an answer names an entity, it is the one that was asked for."""
+    call, answer = ABOUT_ONE[name]
+    autumn.route().respond(json={**answer, "entity_id": "seat1"})
+    await call(client_once)
+    autumn.route().respond(json={**answer, "entity_id": "seat2"})
+    with pytest.raises(UnexpectedAnswer, match="another customer or entity"):
+        await call(client_once)
+
+
+@pytest.mark.parametrize(
+    "call", [lambda c: c.balances.track("ada", feature_id="f"), lambda c: c.balances.finalize("l", "release")]
+)
+async def test_work_that_was_put_off_is_unknown(call: Any, client_once: AutumnClient, autumn: Any) -> None:
+    """Autumn degrades to 202 above its cap, and nobody knows whether the work follows."""
+    autumn.route().respond(202, json={**TRACKED, "balance": None, "success": True})
+    with pytest.raises(NotVerified):
+        await call(client_once)
+
+
+async def test_a_hold_that_was_not_closed_is_not_taken_for_closed(client_once: AutumnClient, autumn: Any) -> None:
+    """Only `success: true` is a yes."""
+    autumn.post("/balances.finalize").respond(json={"success": False})
+    with pytest.raises(UnexpectedAnswer, match="success"):
+        await client_once.balances.finalize("lock_1", "confirm")
+
+
+@pytest.mark.parametrize("call", [lambda client: client.call("rewards.list", {}), lambda client: client.get("me")])
+async def test_a_page_instead_of_json_is_no_answer(call: Any, client_once: AutumnClient, autumn: Any) -> None:
+    """A portal in between may answer 200 to anything; operations without a method are guarded too."""
+    autumn.route().respond(200, text="<html>Sign in</html>")
+    with pytest.raises(UnexpectedAnswer, match="not JSON"):
+        await call(client_once)
+
+
+@pytest.mark.parametrize("key", ["k 1", "k\r\nx: y", "k\x00", "schl\u00fcssel", "k" * 256, " "])
+async def test_a_key_that_no_header_can_carry_is_refused_here(key: str, client_once: AutumnClient, autumn: Any) -> None:
+    """Nothing is sent, and the error says so instead of looking like a lost answer."""
+    route = autumn.route()
+    with pytest.raises(UnsendableRequest, match="idempotency key") as raised:
+        await client_once.balances.track("ada", feature_id="ai_usage", idempotency_key=key)
+    assert isinstance(raised.value, ValueError)
+    assert route.call_count == 0
+
+
+@pytest.mark.parametrize("value", ["\ud83e", object(), {1: {2: object()}}])
+async def test_what_json_cannot_write_is_refused_here(value: Any, client_once: AutumnClient, autumn: Any) -> None:
+    """The error does not claim that Autumn has answered, and does not show what was passed."""
+    route = autumn.route()
+    with pytest.raises(UnsendableRequest, match="nothing was sent") as raised:
+        await client_once.balances.track("ada", feature_id="ai_usage", properties={"p": value})
+    assert not isinstance(raised.value, RequestRejected | errors.Unavailable)
+    assert raised.value.__cause__ is None
+    assert route.call_count == 0
 
 
 @pytest.mark.parametrize("failure", [*(answer for answer, _ in ANSWERS), *(failure for failure, _ in RAISED)], ids=str)

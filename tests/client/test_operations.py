@@ -154,7 +154,7 @@ async def test_does_not_follow_redirects(settings: AutumnSettings, autumn: Any) 
     autumn.post("/plans.list").respond(302, headers={"location": "https://elsewhere.example/"})
     async with httpx.AsyncClient(follow_redirects=True) as passed_in:
         client = AutumnClient(settings, http_client=passed_in)
-        with pytest.raises(Exception, match="Autumn answered 302 unknown"):
+        with pytest.raises(UnexpectedAnswer, match="status 302 that is not Autumn's"):
             await client.plans.list()
 
 
@@ -236,14 +236,14 @@ async def test_names_the_fields_of_an_answer_that_is_not_as_documented(
     """What is missing or of another type is named, so that it can be reported; what a customer typed is not."""
     autumn.post("/balances.check").respond(content=content)
     with pytest.raises(UnexpectedAnswer) as refused:
-        await client.balances.check("ada", "ai_usage")
+        await client.balances.check("ada@private.example", "ai_usage")
     assert named in str(refused.value)
     assert "private" not in str(refused.value)
     assert refused.value.__cause__ is None
 
 
 async def test_other_operations_go_through_call(client: AutumnClient, autumn: Any) -> None:
-    """What has no method here is still one line away, with the same errors and repetitions."""
+    """What has no method here is still one line away, with the same errors."""
     route = autumn.post("/entities.get").respond(json={"id": "e1"})
     answer = await client.call("entities.get", {"customer_id": "ada", "entity_id": "e1"})
     assert answer.body == b'{"id":"e1"}'
@@ -256,6 +256,37 @@ async def test_reads_paths_too(client: AutumnClient, autumn: Any) -> None:
     assert (await client.get("organization/me")).body == b'{"name":"Acme"}'
     sent = route.calls.last.request
     assert (sent.content, sent.headers["authorization"]) == (b"", f"Bearer {KEY}")
+
+
+async def test_reads_the_events_of_one_charge(client: AutumnClient, autumn: Any) -> None:
+    """Count and sum come as Autumn adds them up, and a charge without events is none and nothing."""
+    autumn.post("/events.aggregate").respond(json={"list": [], "total": {"ai_usage": {"count": 2, "sum": -0.1}}})
+    found = await client.events.aggregate("ada", "ai_usage", filter_by={"charge_id": "c1"}, start=0, end=1)
+    assert found.of("ai_usage") == models.EventTotal(count=2, sum=Decimal("-0.1"))
+    assert found.of("ai_credits") == models.EventTotal(count=0, sum=Decimal(0))
+
+
+@pytest.mark.parametrize("span", [{"start": 0}, {"end": 1}, {"start": 0, "end": 1, "range": "7d"}])
+async def test_aggregates_over_one_span(span: Any, client: AutumnClient) -> None:
+    """Half a span, or two of them, would silently add up something else."""
+    with pytest.raises(ValueError, match="a range, or a start and an end"):
+        await client.events.aggregate("ada", "ai_usage", **span)
+
+
+async def test_closes_what_it_opened_when_its_block_ends(settings: AutumnSettings, autumn: Any) -> None:
+    """`async with` is how a script has a client for a while."""
+    autumn.post("/plans.list").respond(json={"list": []})
+    async with AutumnClient(settings) as client:
+        assert await client.plans.list() == ()
+        closed: list[str] = []
+        close = client._transport.aclose
+
+        async def aclose() -> None:
+            closed.append("closed")
+            await close()
+
+        client._transport.aclose = aclose  # type: ignore[method-assign]
+    assert closed == ["closed"]
 
 
 def test_needs_a_key() -> None:

@@ -21,7 +21,7 @@ from fastapi_autumn.settlement import Action
 from settlement.entries import Deliveries, a_refund, sending, until, written
 
 TRACK = "balances.track"
-DUPLICATE = DuplicateRequest(TRACK, status=409, code="duplicate_idempotency_key", message="")
+DUPLICATE = DuplicateRequest(TRACK, "duplicate", status=409, code="duplicate_idempotency_key", message="")
 NOT_FOUND = CustomerNotFound(TRACK, status=404, code="customer_not_found", message="")
 BAD_KEY = RequestRejected(TRACK, status=401, code="invalid_secret_key", message="")
 

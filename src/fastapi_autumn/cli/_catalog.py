@@ -7,7 +7,7 @@ from typing import Any
 from fastapi_autumn.catalog import Catalog, validate
 from fastapi_autumn.cli._backend import document
 from fastapi_autumn.cli._console import note
-from fastapi_autumn.client import AutumnClient
+from fastapi_autumn.client import AutumnClient, Repeat
 from fastapi_autumn.errors import CatalogError
 
 __all__ = ["load", "load_valid", "read_remote"]
@@ -53,5 +53,6 @@ async def read_remote(client: AutumnClient) -> Catalog:
 
 
 async def _list(client: AutumnClient, operation: str, body: dict[str, Any]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = document(await client.call(operation, body), operation).get("list") or []
+    answer = await client.call(operation, body, repeat=Repeat.IDEMPOTENT)
+    found: list[dict[str, Any]] = document(answer, operation).get("list") or []
     return found

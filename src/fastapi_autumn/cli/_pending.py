@@ -10,7 +10,7 @@ from typing import Any, Literal
 from fastapi_autumn.catalog import Catalog, Change, FieldChange, diff
 from fastapi_autumn.cli._backend import document
 from fastapi_autumn.cli._catalog import read_remote
-from fastapi_autumn.client import AutumnClient
+from fastapi_autumn.client import AutumnClient, Repeat
 from fastapi_autumn.errors import UnexpectedAnswer
 
 __all__ = ["Decision", "Intent", "Pending", "find_pending", "update_body"]
@@ -95,7 +95,8 @@ class Pending:
 async def find_pending(client: AutumnClient, local: Catalog) -> Pending:
     """Compare `local` with what Autumn has, and ask it what the update would mean for customers."""
     operation = "catalog.preview_update"
-    remote, preview = await asyncio.gather(read_remote(client), client.call(operation, preview_body(local)))
+    asking = client.call(operation, preview_body(local), repeat=Repeat.IDEMPOTENT)
+    remote, preview = await asyncio.gather(read_remote(client), asking)
     try:
         return _pending(local, remote, document(preview, operation))
     except (AttributeError, KeyError, TypeError) as error:

@@ -12,7 +12,7 @@ from fastapi_autumn.cli._backend import connect, document, run, settings_for
 from fastapi_autumn.cli._console import fields, moment, note, progress, show
 from fastapi_autumn.cli._conventions import OutputFormat, Prod
 from fastapi_autumn.cli._describe import describe_item, describe_price
-from fastapi_autumn.client import AutumnClient
+from fastapi_autumn.client import AutumnClient, Repeat
 from fastapi_autumn.errors import AutumnError, UnexpectedAnswer
 
 __all__ = ["customers", "events", "features", "plans"]
@@ -54,7 +54,7 @@ def customers(
 
     async def one() -> None:
         async with connect(settings) as client:
-            answer = await client.call("customers.get", {"customer_id": customer_id})
+            answer = await client.call("customers.get", {"customer_id": customer_id}, repeat=Repeat.IDEMPOTENT)
         columns = _CUSTOMER_ALONE if output_format == "table" else _CUSTOMER
         _show_one(document(answer, "customers.get"), output_format, columns)
 
@@ -256,7 +256,7 @@ async def _show_pages(
 async def _page(
     client: AutumnClient, operation: str, body: Mapping[str, Any]
 ) -> tuple[list[Mapping[str, Any]], str | None]:
-    answer = document(await client.call(operation, body), operation)
+    answer = document(await client.call(operation, body, repeat=Repeat.IDEMPOTENT), operation)
     found = answer.get("list")
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         raise UnexpectedAnswer(operation, "the answer has no list")

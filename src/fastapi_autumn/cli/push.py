@@ -105,7 +105,7 @@ def push(
             _ask(pending, settings, yes=yes)
             with progress("Pushing"):
                 await _revive(client, pending)
-                await client.call("catalog.update", update_body(local, decided), repeat=Repeat.IF_NOT_SENT)
+                await client.call("catalog.update", update_body(local, decided))
             print(f"Pushed {_count(pending)} to {_place(settings)}.")
 
     run(do())
@@ -167,7 +167,7 @@ async def _revive(client: AutumnClient, pending: Pending) -> None:
     """Bring back from the archive what the file has: catalog.update leaves it there."""
     for change in pending.archived:
         home = "features" if change.kind == "feature" else "products"
-        await client.call(f"{home}/{change.id}", {"archived": False})
+        await client.call(f"{home}/{change.id}", {"archived": False}, repeat=Repeat.IDEMPOTENT)
 
 
 def _show(pending: Pending, output_format: OutputFormat, *, where: str) -> None:

@@ -1,9 +1,10 @@
 """Autumn's API as a typed, asynchronous client."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from pydantic import SecretStr
 
+from fastapi_autumn._machine import MACHINE, Machine
 from fastapi_autumn.client._calls import Caller, Repeat
 from fastapi_autumn.client._operations import Balances, Billing, Customers, Events, Features, Plans
 from fastapi_autumn.client._pressure import Breaker, Limiter
@@ -25,9 +26,14 @@ class AutumnClient:
         http_client: Your own `httpx.AsyncClient` (proxies, certificates, hooks); you close it.
         transport: Something else that carries requests, such as `AsgiTransport(emulator)`; you close it.
         secret_key: Used instead of the key of the settings.
+        machine: Whose clock and chance are used.
 
-    Every method raises the errors drawn in `fastapi_autumn.errors`: `RequestRejected` for a no with Autumn's code, and
-    one kind of `Unavailable` for anything that is neither a yes nor a no.
+    Every method raises the errors drawn in `fastapi_autumn.errors`: `RequestRejected` for a no in Autumn's own words,
+    and one kind of `Unavailable` for anything that is neither a yes nor a no. The answer of a method that is about one
+    customer names that customer, or it is an `UnexpectedAnswer`.
+
+        async with AutumnClient(AutumnSettings.load()) as client:
+            print((await client.customers.get("ada")).balances)
 
     Raises:
         ConfigurationError: No secret key, or both a client and a transport.
@@ -40,6 +46,7 @@ class AutumnClient:
         http_client: "httpx.AsyncClient | None" = None,
         transport: Transport | None = None,
         secret_key: str | None = None,
+        machine: Machine = MACHINE,
     ) -> None:
         key = settings.secret_key if secret_key is None else SecretStr(secret_key)
         if key is None:
@@ -54,7 +61,9 @@ class AutumnClient:
             max_retries=settings.max_retries,
             limiter=Limiter(settings.max_concurrency, waiting=settings.max_waiting, patience=settings.timeout),
             breaker=Breaker(),
+            machine=machine,
         )
+        self._clock = caller.clock
         self.call = caller.call
         self.get = caller.get
         self.customers = Customers(caller)
@@ -63,6 +72,20 @@ class AutumnClient:
         self.features = Features(caller)
         self.plans = Plans(caller)
         self.billing = Billing(caller)
+
+    @property
+    def clock_offset_ms(self) -> int:
+        """What to add to this machine's time of day to get Autumn's, in milliseconds; 0 before the first answer.
+
+        Smoothed over the `Date` of every answer, so right to about half a second after one and a tenth after many.
+        """
+        return self._clock.offset_ms
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     async def aclose(self) -> None:
         """Close the connections that this client opened."""

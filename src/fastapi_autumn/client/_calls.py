@@ -1,11 +1,11 @@
 """One call to Autumn: what its failure means, and when it may be repeated.
 
-Both are decided here and nowhere else. A call that moves credits is repeated only when nothing was sent, or under a key
-with which Autumn refuses to do it twice.
+Both are decided here and nowhere else. A call that moves credits is repeated only when nothing was done, with or
+without a key: after a lost answer Autumn refuses a second attempt under one key, which says nothing about the first.
 """
 
 import asyncio
-import random
+import re
 from collections.abc import Mapping
 from enum import Enum
 from http import HTTPStatus
@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from fastapi_autumn._machine import Machine
 from fastapi_autumn._version import __version__
+from fastapi_autumn.client._clock import RemoteClock
 from fastapi_autumn.client._pressure import Breaker, Limiter
 from fastapi_autumn.errors import (
     AutumnError,
-    DuplicateRequest,
     NoAnswer,
     NotSent,
     NotVerified,
@@ -28,6 +29,7 @@ from fastapi_autumn.errors import (
     Unavailable,
     Uncertain,
     UnexpectedAnswer,
+    UnsendableRequest,
     rejection,
 )
 from fastapi_autumn.settings import API_VERSION
@@ -38,28 +40,38 @@ __all__ = ["Caller", "Repeat"]
 _T = TypeVar("_T", bound=BaseModel)
 _FIRST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 2.0
+_KEY = re.compile(r"[!-~]{1,255}")
+_SECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 class Repeat(Enum):
-    """Which failures of an attempt may be followed by another attempt, besides those where nothing was sent."""
+    """After which failures of an attempt another may follow."""
 
-    IF_NOT_SENT = "none: it moves credits and has no key"
-    IF_DROPPED = "a broken connection: it moves credits under a key"
-    IDEMPOTENT = "all but a time-out, after which nobody waits any longer"
-    PATIENT = "all, a time-out once"
+    IF_NOT_SENT = "nothing was sent, or Autumn turned it away unread (429)"
+    IF_UNREACHED = "nothing was sent; a 429 is Autumn's guard against doing it twice"
+    IDEMPOTENT = "all but a time-out: it only reads, or doing it twice is the same as doing it once"
 
 
 class Caller:
     """Sends operations, repeats them where that is safe, and reads the answers."""
 
     def __init__(
-        self, transport: Transport, *, secret_key: SecretStr, max_retries: int, limiter: Limiter, breaker: Breaker
+        self,
+        transport: Transport,
+        *,
+        secret_key: SecretStr,
+        max_retries: int,
+        limiter: Limiter,
+        breaker: Breaker,
+        machine: Machine,
     ) -> None:
+        self.clock = RemoteClock()
         self._transport = transport
         self._secret_key = secret_key
         self._max_retries = max_retries
         self._limiter = limiter
         self._breaker = breaker
+        self._machine = machine
         self._headers = {
             "content-type": "application/json",
             "accept": "application/json",
@@ -74,13 +86,27 @@ class Caller:
         body: Mapping[str, Any],
         *,
         idempotency_key: str | None = None,
-        repeat: Repeat = Repeat.IDEMPOTENT,
+        repeat: Repeat = Repeat.IF_NOT_SENT,
     ) -> Answer:
-        """Send one operation, such as `plans.list`, and return Autumn's 2xx answer unread.
+        """Send one operation, such as `plans.list`, and return Autumn's 2xx answer, whose body is JSON.
 
-        The way to operations that have no method here. By default the call is repeated as if doing it twice were the
-        same as doing it once.
+        The way to operations that have no method here. By default the call is repeated only when nothing was sent, as
+        nobody knows what it does; for one that only reads, say `repeat=Repeat.IDEMPOTENT`.
+
+        Raises:
+            UnsendableRequest: JSON cannot write `body`, or no header can carry the key.
         """
+        answer = await self._call(operation, body, idempotency_key=idempotency_key, repeat=repeat)
+        return _json_answer(operation, answer)
+
+    async def get(self, path: str) -> Answer:
+        """Read `/v1/{path}`, such as `organization/me`, and return Autumn's 2xx answer, whose body is JSON."""
+        answer = await self._send("GET", path, b"", customer="", idempotency_key=None, repeat=Repeat.IDEMPOTENT)
+        return _json_answer(path, answer)
+
+    async def _call(
+        self, operation: str, body: Mapping[str, Any], *, idempotency_key: str | None, repeat: Repeat
+    ) -> Answer:
         return await self._send(
             "POST",
             operation,
@@ -89,10 +115,6 @@ class Caller:
             idempotency_key=idempotency_key,
             repeat=repeat,
         )
-
-    async def get(self, path: str) -> Answer:
-        """Read `/v1/{path}`, such as `organization/me`, and return Autumn's 2xx answer unread."""
-        return await self._send("GET", path, b"", customer="", idempotency_key=None, repeat=Repeat.IDEMPOTENT)
 
     async def _send(
         self,
@@ -106,7 +128,7 @@ class Caller:
     ) -> Answer:
         headers = self._headers
         if idempotency_key:
-            headers = {**headers, "idempotency-key": idempotency_key}
+            headers = {**headers, "idempotency-key": _sendable(operation, idempotency_key)}
         attempt = 0
         may_have_happened = False
         while True:
@@ -116,16 +138,11 @@ class Caller:
                     return await self._attempt(method, operation, content, headers)
                 finally:
                     self._limiter.release(customer)
-            except DuplicateRequest as error:
-                if may_have_happened:
-                    # The key was ours: the attempt that seemed lost got through, and its answer is gone.
-                    raise NoAnswer(operation, "an earlier attempt got through, its answer was lost") from error
-                raise
             except Unavailable as error:
                 attempt += 1
                 may_have_happened = may_have_happened or isinstance(error, Uncertain)
-                pause = error.retry_after if error.retry_after is not None else _backoff(attempt)
-                if attempt > self._max_retries or not _may_repeat(error, repeat, attempt) or pause > _LONGEST_BACKOFF:
+                pause = error.retry_after if error.retry_after is not None else self._backoff(attempt)
+                if attempt > self._max_retries or not _may_repeat(error, repeat) or pause > _LONGEST_BACKOFF:
                     if may_have_happened and not isinstance(error, Uncertain):
                         # The last attempt did nothing, but an earlier one may have got through.
                         raise NoAnswer(operation, f"no answer at first, and then: {error.reason}") from error
@@ -134,10 +151,12 @@ class Caller:
 
     async def _attempt(self, method: str, operation: str, content: bytes, headers: Mapping[str, str]) -> Answer:
         self._breaker.before(operation)
+        sent_ms = self._machine.wall_ms()
         try:
             answer = await self._transport.request(
                 method, f"/v1/{operation}", body=content, headers=headers, bearer=self._secret_key
             )
+            self.clock.learn(answer.headers.get("date"), sent_ms=sent_ms, received_ms=self._machine.wall_ms())
             self._judge(operation, answer)
         except AutumnError as error:
             self._breaker.after(error)
@@ -146,17 +165,26 @@ class Caller:
         return answer
 
     def _judge(self, operation: str, answer: Answer) -> None:
-        if answer.status < HTTPStatus.MULTIPLE_CHOICES:
+        status = answer.status
+        if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             return
         retry_after = _seconds(answer.headers.get("retry-after"))
-        if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
             raise RateLimited(operation, "Autumn answered 429, too many requests", retry_after=retry_after)
-        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise ServerFailure(operation, f"Autumn answered {answer.status}", retry_after=retry_after)
-        code, message = _code_and_message(answer.body)
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise ServerFailure(operation, f"Autumn answered {status}", retry_after=retry_after, status=status)
+        said = _code_and_message(answer.body) if status >= HTTPStatus.BAD_REQUEST else None
+        if said is None:
+            # A proxy's page, or its redirect: whoever wrote it may have seen the work done before.
+            reason = f"an answer with status {status} that is not Autumn's; check AUTUMN_BASE_URL and what is before it"
+            raise UnexpectedAnswer(operation, reason, retry_after=retry_after, status=status)
         # Whatever stands at AUTUMN_BASE_URL may echo what it was sent.
-        message = message.replace(self._secret_key.get_secret_value(), "***")
-        raise rejection(operation, status=answer.status, code=code, message=message)
+        code, message = (text.replace(self._secret_key.get_secret_value(), "***") for text in said)
+        raise rejection(operation, status=status, code=code, message=message)
+
+    def _backoff(self, attempt: int) -> float:
+        ceiling = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0 ** (attempt - 1))
+        return ceiling * self._machine.uniform(0.5, 1)
 
     async def read(
         self,
@@ -165,18 +193,41 @@ class Caller:
         body: Mapping[str, Any],
         *,
         idempotency_key: str | None = None,
-        repeat: Repeat = Repeat.IDEMPOTENT,
+        repeat: Repeat = Repeat.IF_NOT_SENT,
         verified: bool = False,
+        about: tuple[str, str | None] | None = None,
     ) -> _T:
-        """Call `operation` and read its answer as `model`; `verified` refuses an answer that failed open."""
-        answer = await self.call(operation, body, idempotency_key=idempotency_key, repeat=repeat)
+        """Call `operation` and read its answer as `model`.
+
+        Args:
+            model: Its shape.
+            operation: Such as `balances.check`.
+            body: What is asked.
+            idempotency_key: Under which Autumn does it once.
+            repeat: After which failures.
+            verified: Refuse a 202, with which Autumn puts the work off or fails open.
+            about: The customer, and the entity if any, that the answer has to name.
+        """
+        answer = await self._call(operation, body, idempotency_key=idempotency_key, repeat=repeat)
         if verified and answer.status == HTTPStatus.ACCEPTED:
-            raise NotVerified(operation, "Autumn answered 202 without looking at the balance")
+            raise NotVerified(operation, "Autumn answered 202 without looking at the balance", status=answer.status)
         try:
-            return model.model_validate_json(answer.body)
+            read = model.model_validate_json(answer.body)
         except ValidationError as error:
             fields = ", ".join(sorted({".".join(map(str, e["loc"])) or "the body" for e in error.errors()}))
-            raise UnexpectedAnswer(operation, f"Autumn's answer has another shape than documented: {fields}") from None
+            reason = f"Autumn's answer has another shape than documented: {fields}"
+            raise UnexpectedAnswer(operation, reason, status=answer.status) from None
+        if about is not None and not _is_about(read, *about):
+            reason = "the answer is about another customer or entity than the one asked for"
+            raise UnexpectedAnswer(operation, reason, status=answer.status)
+        return read
+
+
+def _is_about(read: BaseModel, customer_id: str, entity_id: str | None) -> bool:
+    """Tell whether an answer names who was asked for. Two connections mixed up on the way would not show otherwise."""
+    named = getattr(read, "customer_id", None) or getattr(read, "id", None)
+    named_entity = getattr(read, "entity_id", None)
+    return named == customer_id and named_entity in {None, entity_id}
 
 
 def _json(operation: str, body: Mapping[str, Any]) -> bytes:
@@ -184,42 +235,54 @@ def _json(operation: str, body: Mapping[str, Any]) -> bytes:
         # NaN is no JSON, and Autumn takes what is none for an empty body.
         return to_json(body, inf_nan_mode="null")
     except PydanticSerializationError as error:
-        # Half a surrogate pair, say. Nothing is sent, and the answer is what Autumn's would be.
-        message = f"the request cannot be written as JSON ({type(error).__name__})"
-        raise rejection(operation, status=400, code="invalid_inputs", message=message) from None
+        # Half a surrogate pair, say. The text of the cause would show what was passed.
+        reason = f"{operation}: the request cannot be written as JSON ({type(error).__name__}); nothing was sent"
+        raise UnsendableRequest(reason) from None
 
 
-def _code_and_message(body: bytes) -> tuple[str, str]:
+def _sendable(operation: str, key: str) -> str:
+    if _KEY.fullmatch(key) is None:
+        raise UnsendableRequest(f"{operation}: an idempotency key has 1 to 255 visible ASCII characters")
+    return key
+
+
+def _json_answer(operation: str, answer: Answer) -> Answer:
+    try:
+        from_json(answer.body)
+    except ValueError:
+        reason = "the answer is not JSON; check AUTUMN_BASE_URL"
+        raise UnexpectedAnswer(operation, reason, status=answer.status) from None
+    return answer
+
+
+def _code_and_message(body: bytes) -> tuple[str, str] | None:
+    """Return what Autumn says in its own shape, or None where the body is somebody else's."""
     try:
         parsed = from_json(body)
     except ValueError:
-        parsed = None
-    if not isinstance(parsed, dict):
-        return "unknown", "an answer that is not Autumn's; check AUTUMN_BASE_URL"
-    return str(parsed.get("code", "unknown")), str(parsed.get("message", ""))
+        return None
+    match parsed:
+        case {"code": str(code), "message": str(message)}:
+            return code, message
+        case _:
+            return None
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    # The date form of Retry-After is not read: Autumn sends seconds.
-    return float(retry_after) if retry_after is not None and retry_after.isdecimal() else None
+    # The date form of Retry-After is not read: Autumn sends seconds. More digits than these are no time to wait for.
+    return float(retry_after) if retry_after is not None and _SECONDS.fullmatch(retry_after) else None
 
 
-def _may_repeat(error: Unavailable, repeat: Repeat, attempt: int) -> bool:
+def _may_repeat(error: Unavailable, repeat: Repeat) -> bool:
     match error:
         case Overloaded():
             # Held back on purpose; who waits for an answer should get one now.
             return False
-        case NotSent() | RateLimited():
+        case NotSent():
             return True
+        case RateLimited():
+            return repeat is not Repeat.IF_UNREACHED
         case NoAnswer(timed_out=True):
-            return repeat is Repeat.PATIENT and attempt == 1
-        case NoAnswer():
-            return repeat is not Repeat.IF_NOT_SENT
+            return False
         case _:
-            # A failure frees the idempotency key, so a key protects a repetition only while no answer came.
-            return repeat in {Repeat.IDEMPOTENT, Repeat.PATIENT}
-
-
-def _backoff(attempt: int) -> float:
-    ceiling = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0 ** (attempt - 1))
-    return ceiling * random.uniform(0.5, 1)  # noqa: S311 - jitter, not a secret
+            return repeat is Repeat.IDEMPOTENT

@@ -32,7 +32,13 @@ class Customers:
             metadata=customer.metadata,
             expand=expand,
         )
-        return await self._caller.read(models.CustomerRecord, "customers.get_or_create", body)
+        return await self._caller.read(
+            models.CustomerRecord,
+            "customers.get_or_create",
+            body,
+            repeat=Repeat.IDEMPOTENT,
+            about=(customer.id, None),
+        )
 
     async def get(self, customer_id: str, *, expand: Sequence[str] | None = None) -> models.CustomerRecord:
         """Return one customer.
@@ -41,12 +47,14 @@ class Customers:
             CustomerNotFound: There is none with this id.
         """
         body = _given(customer_id=customer_id, expand=expand)
-        return await self._caller.read(models.CustomerRecord, "customers.get", body)
+        return await self._caller.read(
+            models.CustomerRecord, "customers.get", body, repeat=Repeat.IDEMPOTENT, about=(customer_id, None)
+        )
 
     async def list(self, *, start_cursor: str = "", limit: int = 50, search: str | None = None) -> models.CustomerPage:
         """Return one page of customers, newest first."""
         body = _given(start_cursor=start_cursor, limit=limit, search=search)
-        return await self._caller.read(models.CustomerPage, "customers.list", body)
+        return await self._caller.read(models.CustomerPage, "customers.list", body, repeat=Repeat.IDEMPOTENT)
 
     async def update(
         self,
@@ -61,7 +69,9 @@ class Customers:
         body = _given(
             customer_id=customer_id, name=name, email=email, metadata=metadata, billing_controls=billing_controls
         )
-        return await self._caller.read(models.CustomerRecord, "customers.update", body)
+        return await self._caller.read(
+            models.CustomerRecord, "customers.update", body, repeat=Repeat.IDEMPOTENT, about=(customer_id, None)
+        )
 
 
 class Balances:
@@ -85,14 +95,13 @@ class Balances:
     ) -> models.CheckResult:
         """Ask whether the customer may use the feature, and with `send_event` or `lock` take the amount in one step.
 
-        With `send_event` it is repeated only when nothing was sent or, under an `idempotency_key`, when the connection
-        broke. With a `lock` it is repeated even after a time-out: Autumn refuses a second hold under one id, and
-        `LockAlreadyExists` then means that the first attempt got through.
+        With `send_event` or `lock` it is repeated only when nothing was done, with or without an `idempotency_key`.
 
         Raises:
             AmountError: `required_balance` is negative (Autumn would add credits), not finite or not exact.
-            NotVerified: Autumn failed open (202). With `send_event` the amount may have been taken.
             CustomerNotFound: A check never creates a customer.
+            Uncertain: With `send_event` or `lock` the amount may have been taken; so it is with `NotVerified` (Autumn
+                failed open), `DuplicateRequest` and `LockAlreadyExists` too.
         """
         body = _given(
             customer_id=customer_id,
@@ -104,12 +113,15 @@ class Balances:
             properties=properties,
             with_preview=with_preview or None,
         )
-        if lock is not None:
-            repeat = Repeat.PATIENT
-        else:
-            repeat = _repeat_under(idempotency_key) if send_event else Repeat.IDEMPOTENT
+        moves = send_event or lock is not None
         return await self._caller.read(
-            models.CheckResult, "balances.check", body, idempotency_key=idempotency_key, repeat=repeat, verified=True
+            models.CheckResult,
+            "balances.check",
+            body,
+            idempotency_key=idempotency_key,
+            repeat=Repeat.IF_NOT_SENT if moves else Repeat.IDEMPOTENT,
+            verified=True,
+            about=(customer_id, entity_id),
         )
 
     async def track(
@@ -127,7 +139,11 @@ class Balances:
         """Record usage that has happened; a negative `value` gives credits back.
 
         Autumn takes no more than there is unless `overage_behavior` is "overflow", and gives back no more than was
-        used; `deductions` says what really moved. `DuplicateRequest` means that Autumn has had this `idempotency_key`.
+        used; `deductions` says what really moved. Repeated only when nothing was done, with or without a key.
+
+        Raises:
+            Uncertain: It may have been recorded. `NotVerified`: Autumn put it off (202), `DuplicateRequest`: Autumn has
+                had this `idempotency_key`; neither says that anything moved.
         """
         body = _given(
             customer_id=customer_id,
@@ -138,9 +154,13 @@ class Balances:
             properties=properties,
             overage_behavior=overage_behavior,
         )
-        repeat = _repeat_under(idempotency_key)
         return await self._caller.read(
-            models.TrackResult, "balances.track", body, idempotency_key=idempotency_key, repeat=repeat
+            models.TrackResult,
+            "balances.track",
+            body,
+            idempotency_key=idempotency_key,
+            verified=True,
+            about=(customer_id, entity_id),
         )
 
     async def track_tokens(
@@ -173,9 +193,13 @@ class Balances:
             cache_read_tokens=cache_read_tokens,
             properties=properties,
         )
-        repeat = _repeat_under(idempotency_key)
         return await self._caller.read(
-            models.TrackResult, "balances.track_tokens", body, idempotency_key=idempotency_key, repeat=repeat
+            models.TrackResult,
+            "balances.track_tokens",
+            body,
+            idempotency_key=idempotency_key,
+            verified=True,
+            about=(customer_id, None),
         )
 
     async def finalize(
@@ -188,7 +212,12 @@ class Balances:
     ) -> models.FinalizeResult:
         """Close a hold: keep what it took, or `override_value` instead, or give it all back.
 
-        A second finalize of one lock does nothing: Autumn answers 400 "Lock not found", a `RequestRejected`.
+        The answer says no more than that it is done. A second finalize of one lock does nothing: Autumn answers 400
+        "Lock not found", a `RequestRejected`. Never release a hold that may not have arrived: the release would claim
+        its id, and the hold that arrives later would stay for ever.
+
+        Raises:
+            LockNotClaimable: Another finalize is under way, or had the id before the hold was there.
         """
         body = _given(
             lock_id=lock_id,
@@ -197,9 +226,8 @@ class Balances:
                 None if override_value is None else to_json_number(credits(override_value, allow_zero=True))
             ),
         )
-        repeat = _repeat_under(idempotency_key)
         return await self._caller.read(
-            models.FinalizeResult, "balances.finalize", body, idempotency_key=idempotency_key, repeat=repeat
+            models.FinalizeResult, "balances.finalize", body, idempotency_key=idempotency_key, verified=True
         )
 
 
@@ -230,20 +258,53 @@ class Events:
             start_cursor=start_cursor,
             limit=limit,
         )
-        return await self._caller.read(models.EventPage, "events.list", body)
+        return await self._caller.read(models.EventPage, "events.list", body, repeat=Repeat.IDEMPOTENT)
 
     async def aggregate(
         self,
         customer_id: str,
         feature_id: str | Sequence[str],
         *,
+        entity_id: str | None = None,
         range: str | None = None,  # noqa: A002 - Autumn's own name
-        bin_size: Literal["hour", "day", "month"] | None = None,
+        start: int | None = None,
+        end: int | None = None,
+        filter_by: Mapping[str, str] | None = None,
+        bin_size: Literal["hour", "day", "week", "month"] | None = None,
         group_by: str | None = None,
     ) -> models.EventAggregate:
-        """Return sums by period, and in total; `range` is one of 24h, 7d, 30d, 90d, last_cycle."""
-        body = _given(customer_id=customer_id, feature_id=feature_id, range=range, bin_size=bin_size, group_by=group_by)
-        return await self._caller.read(models.EventAggregate, "events.aggregate", body)
+        """Return sums by period, and count and sum in total.
+
+        Args:
+            customer_id: Whose events.
+            feature_id: Of which features.
+            entity_id: Of one entity only.
+            range: One of 24h, 7d, 30d, 90d, last_cycle, 1bc, 3bc.
+            start: Instead of `range`, with `end`: milliseconds since 1970. The period in which it falls counts whole.
+            end: At most 1000 days after `start`.
+            filter_by: Property to value; only events that have all of these count. At most five.
+            bin_size: How long a period is.
+            group_by: A property, such as `properties.model`.
+
+        The sums are of Autumn's doubles, so they may be off in the last digits, and they are of what was asked for, not
+        of what moved. An event shows up here a minute or more after it happened.
+
+        Raises:
+            ValueError: One of `start` and `end` without the other, or both with `range`.
+        """
+        if (start is None) != (end is None) or (start is not None and range is not None):
+            raise ValueError("events.aggregate takes a range, or a start and an end")
+        body = _given(
+            customer_id=customer_id,
+            feature_id=feature_id,
+            entity_id=entity_id,
+            range=range,
+            custom_range=_given(start=start, end=end) or None,
+            filter_by=filter_by,
+            bin_size=bin_size,
+            group_by=group_by,
+        )
+        return await self._caller.read(models.EventAggregate, "events.aggregate", body, repeat=Repeat.IDEMPOTENT)
 
 
 class Features:
@@ -254,7 +315,7 @@ class Features:
 
     async def list(self) -> tuple[models.Feature, ...]:
         """Return every feature of the organisation."""
-        return (await self._caller.read(_FeatureList, "features.list", {})).list
+        return (await self._caller.read(_FeatureList, "features.list", {}, repeat=Repeat.IDEMPOTENT)).list
 
 
 class Plans:
@@ -266,7 +327,7 @@ class Plans:
     async def list(self, *, include_archived: bool = False) -> tuple[models.Plan, ...]:
         """Return every plan of the organisation, in its latest version."""
         body = _given(include_archived=include_archived or None)
-        return (await self._caller.read(_PlanList, "plans.list", body)).list
+        return (await self._caller.read(_PlanList, "plans.list", body, repeat=Repeat.IDEMPOTENT)).list
 
 
 class Billing:
@@ -285,7 +346,10 @@ class Billing:
         redirect_mode: Literal["always", "if_required", "never"] = "if_required",
         no_billing_changes: bool | None = None,
     ) -> models.AttachResult:
-        """Put the customer on a plan, or return where they have to go to pay for it. Never repeated after sending."""
+        """Put the customer on a plan, or return where they have to go to pay for it.
+
+        Repeated only when nothing was sent: a 429 here is Autumn's guard against two purchases at once.
+        """
         quantities = [{"feature_id": id_, "quantity": quantity} for id_, quantity in (feature_quantities or {}).items()]
         body = _given(
             customer_id=customer_id,
@@ -295,12 +359,20 @@ class Billing:
             redirect_mode=redirect_mode,
             no_billing_changes=no_billing_changes,
         )
-        return await self._caller.read(models.AttachResult, "billing.attach", body, repeat=Repeat.IF_NOT_SENT)
+        return await self._caller.read(
+            models.AttachResult, "billing.attach", body, repeat=Repeat.IF_UNREACHED, about=(customer_id, None)
+        )
 
     async def open_customer_portal(self, customer_id: str, *, return_url: str | None = None) -> models.PortalResult:
         """Return the address where the customer manages payment and invoices."""
         body = _given(customer_id=customer_id, return_url=return_url)
-        return await self._caller.read(models.PortalResult, "billing.open_customer_portal", body)
+        return await self._caller.read(
+            models.PortalResult,
+            "billing.open_customer_portal",
+            body,
+            repeat=Repeat.IDEMPOTENT,
+            about=(customer_id, None),
+        )
 
 
 class _FeatureList(BaseModel):
@@ -309,10 +381,6 @@ class _FeatureList(BaseModel):
 
 class _PlanList(BaseModel):
     list: tuple[models.Plan, ...]
-
-
-def _repeat_under(idempotency_key: str | None) -> Repeat:
-    return Repeat.IF_DROPPED if idempotency_key else Repeat.IF_NOT_SENT
 
 
 def _signed(value: Decimal | float) -> int | float:
