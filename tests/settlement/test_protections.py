@@ -45,15 +45,6 @@ async def a_refund_failed_after_the_work(tmp_path: Any) -> Decimal:
         return await bench.used()
 
 
-async def a_check_dropped_and_then_refused(tmp_path: Any) -> Decimal:
-    async with serving(tmp_path, max_retries=1) as bench:
-        await bench.call()
-        bench.fault("balances.check", "drop")
-        bench.fault("balances.check", "refuse")
-        assert await bench.call() == 503
-        return await bench.used()
-
-
 async def a_check_answered_202_without_work(tmp_path: Any) -> Decimal:
     async with serving(tmp_path) as bench:
         await bench.call()
@@ -145,10 +136,6 @@ def without_looking_first(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Delivery, "_is_tracked", never)
 
 
-def without_remembering_earlier_attempts(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(_calls, "Uncertain", ())
-
-
 def without_refusing_202(patch: pytest.MonkeyPatch) -> None:
     read = _calls.Caller.read
 
@@ -180,9 +167,6 @@ def without_finding_out(patch: pytest.MonkeyPatch) -> None:
 PROTECTIONS = {
     "idempotency keys": Protection(without_keys, a_refund_dropped_after_the_work),
     "the event log before a second attempt": Protection(without_looking_first, a_refund_failed_after_the_work),
-    "an uncertain attempt is remembered": Protection(
-        without_remembering_earlier_attempts, a_check_dropped_and_then_refused
-    ),
     "202 is not a yes": Protection(without_refusing_202, a_check_answered_202_without_work),
     "the journal": Protection(without_journal, killed_after_the_journal),
     "recovery from the event log": Protection(without_recovery, killed_before_the_journal),

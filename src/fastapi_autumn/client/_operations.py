@@ -284,10 +284,9 @@ class Events:
             end: At most 1000 days after `start`.
             filter_by: Property to value; only events that have all of these count. At most five.
             bin_size: How long a period is.
-            group_by: A property, such as `properties.model`.
+            group_by: Such as `properties.model`.
 
-        The sums are of Autumn's doubles, so they may be off in the last digits, and they are of what was asked for, not
-        of what moved. An event shows up here a minute or more after it happened.
+        The sums are of Autumn's doubles, off in the last digits, and of what was asked for. An event shows up late.
 
         Raises:
             ValueError: One of `start` and `end` without the other, or both with `range`.
