@@ -192,9 +192,7 @@ async def test_does_not_make_a_customer_wait_for_long(
     assert route.call_count == 1
 
 
-@pytest.mark.parametrize(
-    "written", ["Wed, 21 Oct 2026 07:28:00 GMT", "soon", "-1", "1.5", "0x3", "", "9" * 400]
-)
+@pytest.mark.parametrize("written", ["Wed, 21 Oct 2026 07:28:00 GMT", "soon", "-1", "1.5", "0x3", "", "9" * 400])
 async def test_ignores_a_retry_after_that_is_no_number_of_seconds(
     written: str, settings: AutumnSettings, autumn: Any
 ) -> None:
