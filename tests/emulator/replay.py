@@ -99,7 +99,7 @@ class Replay:
         transport = httpx.ASGITransport(self.emulator)
         async with httpx.AsyncClient(transport=transport, base_url="http://autumn") as client:
             for step in load(name):
-                if not step["request"]["path"] or "not ground truth" in (step["note"] or ""):
+                if not step["request"]["path"] or "not ground truth" in (step.get("note") or ""):
                     continue
                 await self._prepare(client, name, step)
                 self._set_clock(name, step)
@@ -179,11 +179,14 @@ class Replay:
         return await client.request(request["method"], request["path"], headers=headers, content=content)
 
     def _set_clock(self, name: str, step: dict[str, Any]) -> None:
-        """Set the time as far as the step tells it: by what it creates, or by a lock that ends in an hour."""
+        """Set the time: to `at_s`, or as far as the step tells it by what it creates, or by a lock of an hour."""
+        if "at_s" in step:
+            self.now = self.started_at + int(step["at_s"] * 1_000)
+            return
         pause = _PAUSES.get((name, step["step"]), 30)
-        if step["request"]["path"] == "/v1/events.list" and "probe" not in (step["note"] or ""):
+        if step["request"]["path"] == "/v1/events.list" and "probe" not in (step.get("note") or ""):
             pause = 1_100
-        if step["note"] == "rate limit probe 0":
+        if step.get("note") == "rate limit probe 0":
             pause = 1_100 + 1_000 - (self.now + 1_100) % 1_000
         self.now += pause
         told = [value for key, value in leaves(step["response"]["json"]) if key.endswith(_NEW_TIMES)]
@@ -191,8 +194,6 @@ class Replay:
         if isinstance(lock.get("lock"), dict) and lock["lock"].get("expires_at"):
             told.append(lock["lock"]["expires_at"] - _HOUR)
         self.now = max([self.now, *(time for time in told if isinstance(time, int))])
-        if "at_s" in step:
-            self.now = max(self.now, self.started_at + int(step["at_s"] * 1_000))
 
     def _translate(self, value: Any) -> Any:
         """Put our ids in the place of recorded ones."""
@@ -215,7 +216,7 @@ class Replay:
             if reason:
                 self.tally.accepted[reason] += 1
                 continue
-            text = f"{name} step {step['step']} ({step['note']}) {path}: recorded {expected!r}, emulator {got!r}"
+            text = f"{name} step {step['step']} ({step.get('note')}) {path}: recorded {expected!r}, emulator {got!r}"
             self.tally.differences.append(text)
 
     def _agrees(self, path: str, expected: Any, got: Any) -> bool:

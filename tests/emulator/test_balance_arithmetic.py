@@ -13,11 +13,11 @@ from fastapi_autumn.emulator._balances import (
     is_allowed,
     put_back,
     reset_if_due,
-    set_remaining,
+    set_total,
     settle,
 )
 from fastapi_autumn.emulator._clock import DAY
-from fastapi_autumn.emulator._entitlements import Entitlement, Limits, Rollover, slots_of
+from fastapi_autumn.emulator._entitlements import Entitlement, Limits, Rollover, Window, slots_of
 
 ONE = {"credits": Decimal(1)}
 USAGE_BASED = {"amount": 1, "billing_units": 1, "billing_method": "usage_based", "max_purchase": None}
@@ -29,8 +29,13 @@ def held(identifier="a", balance="10", **changes):
     return Entitlement(id=identifier, **{**values, **changes})
 
 
-def ordered(*entitlements, refund=False):
-    return in_order(slots_of(entitlements, None), credit_systems=frozenset({"credits"}), refund=refund)
+def ordered(*entitlements):
+    return in_order(slots_of(entitlements, None), credit_systems=frozenset({"credits"}))
+
+
+def window(left, *, of_balance=True):
+    """Make a usage limit with this much left."""
+    return Window("credits||", "credits", of_balance, 0, Decimal(left))
 
 
 def moved(moves):
@@ -42,10 +47,10 @@ def test_the_shortest_interval_is_used_first_and_what_never_resets_last():
     month = held("month", interval="month", next_reset_at=1)
     day = held("day", interval="day", next_reset_at=1)
     top_up = held("top-up", interval="one_off", add_on=True)
-    expiring = held("expiring", interval="one_off", expires_at=5)
-    grant = held("grant", interval="one_off", created_at=9)
-    names = [slot.entitlement.id for slot in ordered(top_up, grant, month, expiring, day)]
-    assert names == ["day", "month", "expiring", "grant", "top-up"]
+    expiring = held("expiring", interval="one_off", expires_at=5, created_at=9)
+    grant = held("grant", interval="one_off", created_at=8)
+    names = [slot.entitlement.id for slot in ordered(top_up, expiring, month, grant, day)]
+    assert names == ["day", "month", "grant", "expiring", "top-up"]
 
 
 def test_a_features_own_balance_goes_before_a_credit_system():
@@ -97,9 +102,25 @@ def test_max_purchase_and_spend_limits_end_overage():
 
 def test_a_usage_limit_refuses_what_the_balance_would_cover():
     """A window with 3 left refuses 4, and a capped amount stops at 3."""
-    limits = Limits(usage_left={"credits": Decimal(3)})
+    limits = Limits(windows=[window(3)])
     assert not is_allowed(ordered(held()), "credits", Decimal(4), limits)
     assert moved(deduct(ordered(held()), Decimal(4), costs=ONE, limits=limits)) == [("a", 3)]
+    assert [(item.left, item.used) for item in limits.windows] == [(0, 3)]
+
+
+def test_a_limit_on_a_feature_counts_its_units_whatever_pays():
+    """A window with 3 units left lets 3 units through, which is 7.5 credits at a cost of 2.5."""
+    limits = Limits(windows=[window(3, of_balance=False)])
+    moves = deduct(ordered(held()), Decimal(9), costs={"credits": Decimal("2.5")}, limits=limits)
+    assert moved(moves) == [("a", Decimal("7.5"))]
+
+
+def test_a_refund_gives_nothing_back_to_a_usage_limit():
+    """Only what is undone of a hold comes back to a window; a negative use does not."""
+    limits = Limits(windows=[window(3)])
+    slots = ordered(held(balance="10", included=Decimal(20)))
+    deduct(slots, Decimal(-2), costs=ONE, limits=limits)
+    assert limits.windows[0].left == 3
 
 
 def test_giving_back_stops_at_what_was_granted():
@@ -113,7 +134,7 @@ def test_a_smaller_confirmation_undoes_the_last_moves_first():
     """A hold of 55 over two balances that ends as 52 gives 3 back to the second one."""
     slots = ordered(held("free", "50", interval="month", next_reset_at=1), held("top-up", "500", add_on=True))
     hold = deduct(slots, Decimal(55), costs=ONE)
-    settle(slots, hold, held_units=Decimal(55), final_units=Decimal(52), costs=ONE)
+    settle(slots, hold, final_units=Decimal(52), costs=ONE)
     assert [slot.balance for slot in slots] == [0, 498]
 
 
@@ -124,6 +145,46 @@ def test_a_released_hold_is_not_capped():
     deduct(slots, Decimal(-5), costs=ONE)
     put_back(slots, hold)
     assert slots[0].balance == 55
+
+
+def test_a_release_whose_balance_is_gone_goes_to_the_others():
+    """What cannot be undone is given to what is there, as far as something of it was used."""
+    gone, stays = held("gone", "5"), held("stays", "10", created_at=1)
+    hold = deduct(ordered(gone, stays), Decimal(8), costs=ONE)
+    slots = ordered(stays)
+    undone, given = settle(slots, hold, final_units=Decimal(0), costs=ONE)
+    assert (moved(undone), moved(given)) == ([("stays", -3)], [])
+    assert slots[0].balance == 10
+
+
+def test_a_refund_fills_what_is_owed_first():
+    """Overage is given back before anything else, whatever the order of use."""
+    grant = held("grant", "10", interval="day", next_reset_at=1)
+    pro = held("pro", price=USAGE_BASED, interval="month", next_reset_at=1)
+    grant.balance, pro.balance = Decimal(0), Decimal(-5)
+    assert moved(deduct(ordered(grant, pro), Decimal(-8), costs=ONE)) == [("pro", -5), ("grant", -3)]
+
+
+def test_a_refund_does_not_go_into_what_was_rolled_over():
+    """A rollover that was used stays used."""
+    entitlement = held(rollovers=[Rollover("r1", Decimal(0), Decimal(3), 0)])
+    assert moved(deduct(ordered(entitlement), Decimal(-3), costs=ONE)) == []
+
+
+def test_seats_that_are_taken_are_taken():
+    """What is not used up may go past what was granted, unless it has to be there in full."""
+    limits = Limits(allocated=frozenset({"credits"}))
+    slots = ordered(held())
+    assert moved(deduct(slots, Decimal(12), costs=ONE, limits=limits)) == [("a", 10), ("a", 2)]
+    with pytest.raises(InsufficientBalance):
+        deduct(slots, Decimal(1), costs=ONE, limits=limits, behavior="reject")
+
+
+def test_an_unlimited_balance_goes_anywhere():
+    """What is unlimited takes and gives without bounds, below zero too."""
+    slots = ordered(held(unlimited=True, balance="0"))
+    assert moved(deduct(slots, Decimal(-7), costs=ONE)) == [("a", -7)]
+    assert moved(deduct(slots, Decimal(3), costs=ONE)) == [("a", 3)]
 
 
 def test_rollovers_are_used_first():
@@ -148,9 +209,9 @@ def test_a_reset_grants_anew_and_rolls_over_up_to_the_maximum():
 def test_setting_what_remains_takes_in_order_and_adds_to_the_first():
     """balances.update with `remaining` empties balances in their order; an increase goes to the first."""
     slots = ordered(held("a", "50", interval="month", next_reset_at=1), held("b", "25", created_at=1))
-    set_remaining(slots, Decimal(7))
+    set_total(slots, Decimal(7), ONE)
     assert [slot.balance for slot in slots] == [0, 7]
-    set_remaining(slots, Decimal(12))
+    set_total(slots, Decimal(12), ONE)
     assert [slot.balance for slot in slots] == [5, 7]
 
 
@@ -165,7 +226,7 @@ def test_what_moves_is_what_the_balances_change_by(amounts, cost, usage_based):
     entitlements = [held("a", "40", price=price), held("b", "15", interval="one_off", add_on=True)]
     total = Decimal(0)
     for units in amounts:
-        moves = deduct(ordered(*entitlements, refund=units < 0), units, costs={"credits": Decimal(cost)})
+        moves = deduct(ordered(*entitlements), units, costs={"credits": Decimal(cost)})
         total += sum(move.credits for move in moves)
         used = sum(item.granted - item.balance for item in entitlements)
         assert used == total

@@ -119,9 +119,30 @@ async def test_balances_can_be_granted_corrected_and_taken_away(autumn, time):
     await autumn.ok("balances.update", **body, usage=4)
     assert await autumn.remaining(feature_id="images") == 5
     await autumn.ok("balances.update", **body, included_grant=20, expires_at=time.now + 2 * DAY)
-    assert await autumn.remaining(feature_id="images") == 16
+    shown = await autumn.ok("balances.check", customer_id="ann", feature_id="images")
+    assert [shown["balance"][key] for key in ("granted", "remaining", "usage")] == [20, 5, 15]
     time.now += DAY
-    assert await autumn.remaining(feature_id="images") == 16
+    assert await autumn.remaining(feature_id="images") == 5
     await autumn.ok("balances.delete", **body)
     shown = await autumn.ok("balances.check", customer_id="ann", feature_id="images")
     assert shown["balance"]["feature_id"] == "credits"
+
+
+async def test_a_grant_that_is_used_up_is_gone(autumn):
+    """What came with no plan and is at zero takes no refund; the answer that emptied it still shows it."""
+    await autumn.ok("balances.create", customer_id="ann", feature_id="images", included_grant=2)
+    use = {"customer_id": "ann", "feature_id": "images", "value": 2}
+    assert (await autumn.ok("balances.track", **use))["balance"]["usage"] == 2
+    refund = await autumn.ok("balances.track", **use | {"value": -2})
+    assert (refund["deductions"], refund["balances"]["images"]) == ([], None)
+
+
+async def test_a_grant_that_resets_stays_when_it_is_used_up(autumn):
+    """It will be filled again, so a refund finds it."""
+    await autumn.ok(
+        "balances.create", customer_id="ann", feature_id="images", included_grant=2, reset={"interval": "month"}
+    )
+    use = {"customer_id": "ann", "feature_id": "images", "value": 2}
+    await autumn.ok("balances.track", **use)
+    refund = await autumn.ok("balances.track", **use | {"value": -2})
+    assert [row["value"] for row in refund["deductions"]] == [-2]

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import itertools
 import socket
+from typing import ClassVar
 
 import httpx
 import pytest
@@ -136,3 +138,71 @@ async def test_faults_are_switched_over_http(emulator, autumn):
     assert (await autumn.call("balances.check", **TAKE)).status_code == 200
     assert (await autumn.post("/emulator/faults", json={"kind": "explode"})).status_code == 400
     assert (await autumn.post("/emulator/faults", json={"kind": "fail", "probability": 2})).status_code == 400
+
+
+@pytest.mark.parametrize(("kind", "first", "again", "left"), [("slow", 200, 409, 45), ("stall", 503, 200, 45)])
+async def test_a_key_is_claimed_when_the_work_begins(autumn, emulator, kind, first, again, left):
+    """A repetition meanwhile is a 409 either way; the key stays used by what was done, and is free after a failure."""
+    emulator.faults.add("balances.check", Fault(kind=kind, delay_ms=100, times=1))
+    key = {"idempotency-key": "once"}
+    begun = asyncio.create_task(autumn.call("balances.check", headers=key, **TAKE))
+    while not emulator.faults.counts:
+        await asyncio.sleep(0)
+    assert (await autumn.call("balances.check", headers=key, **TAKE)).status_code == 409
+    assert await autumn.remaining() == 50
+    assert (await begun).status_code == first
+    assert (await autumn.call("balances.check", headers=key, **TAKE)).status_code == again
+    assert await autumn.remaining() == left
+
+
+async def test_a_repetition_can_be_the_one_that_is_slow(autumn, emulator):
+    """A call whose key somebody holds is refused at once, by the key of its body too, and claims nothing itself."""
+    emulator.faults.add("balances.track", Fault(kind="slow"))
+    use = {"customer_id": "ann", "feature_id": "usage", "idempotency_key": "use"}
+    assert (await autumn.call("balances.track", **use)).status_code == 200
+    repeated = await autumn.call("balances.track", headers={"idempotency-key": "other"}, **use)
+    assert (repeated.status_code, repeated.json()["code"]) == (409, "duplicate_idempotency_key")
+    emulator.faults.clear()
+    fresh = use | {"idempotency_key": "new"}
+    assert (await autumn.call("balances.track", headers={"idempotency-key": "other"}, **fresh)).status_code == 200
+    assert await autumn.remaining() == 48
+
+
+async def test_a_crash_leaves_a_key_claimed_and_the_work_undone(autumn, emulator):
+    """The server died between the two: the key is used for a day, and nothing was taken."""
+    emulator.faults.add("balances.check", Fault(kind="crash", times=1))
+    key = {"idempotency-key": "once"}
+    with pytest.raises(ConnectionResetError):
+        await autumn.call("balances.check", headers=key, **TAKE)
+    assert (await autumn.call("balances.check", headers=key, **TAKE)).status_code == 409
+    assert await autumn.remaining() == 50
+
+
+async def test_a_probability_without_a_seed_is_the_machine_s(time):
+    """A simulated world that hands in its own chance decides which calls are hit."""
+
+    class Machine:
+        draws: ClassVar = [0.9, 0.1]
+
+        def wall_ms(self):
+            return time.now
+
+        def steady(self):
+            return 0.0
+
+        def uniform(self, low, high):
+            return low + (high - low) * self.draws.pop(0)
+
+        def new_id(self):
+            return f"{next(numbers):016}"
+
+    numbers = itertools.count()
+    emulator = Emulator(":memory:", catalog=CATALOG, machine=Machine())
+    emulator.faults.add("customers.get_or_create", Fault(kind="fail", probability=0.5))
+    async with Autumn(emulator) as client:
+        first = await client.call("customers.get_or_create", customer_id="ann")
+        second = await client.call("customers.get_or_create", customer_id="ann")
+    emulator.close()
+    assert [first.status_code, second.status_code] == [200, 503]
+    assert first.json()["created_at"] == time.now
+    assert first.json()["subscriptions"][0]["id"].startswith("cus_prod_0000")

@@ -31,17 +31,33 @@ async def test_overage_can_be_switched_off_and_on(autumn):
 
 
 async def test_a_usage_limit_counts_within_its_window(autumn, emulator):
-    """Twelve a day: the thirteenth is refused, a refund makes room, and the next day starts at zero."""
+    """Twelve a day: the thirteenth is refused, a refund makes no room, a release does, the next day starts at zero."""
     limit = {"feature_id": "usage", "enabled": True, "limit": 12, "interval": "day"}
     shown = await autumn.ok("customers.update", customer_id="ann", billing_controls={"usage_limits": [limit]})
     assert shown["billing_controls"]["usage_limits"][0]["usage"] == 0
-    assert await use(autumn, 12)
+    assert await use(autumn, 10)
+    assert await use(autumn, 2, lock={"enabled": True, "lock_id": "two"})
     assert not await use(autumn, 1)
     await autumn.ok("balances.track", customer_id="ann", feature_id="usage", value=-2)
+    assert not await use(autumn, 1)
+    await autumn.ok("balances.finalize", lock_id="two", action="release")
     shown = await autumn.ok("customers.get", customer_id="ann")
     assert shown["billing_controls"]["usage_limits"][0]["usage"] == 10
+    assert await use(autumn, 2)
     emulator.clock.advance(milliseconds=DAY)
     assert await use(autumn, 12)
+
+
+async def test_a_usage_limit_with_a_filter_counts_what_fits_it(autumn):
+    """Three with one model: others are not counted, and a use that names no model is not either."""
+    limit = {"feature_id": "usage", "limit": 3, "interval": "day", "filter": {"properties": {"model": "large"}}}
+    await autumn.ok("customers.update", customer_id="ann", billing_controls={"usage_limits": [limit]})
+    assert await use(autumn, 5, properties={"model": "small"})
+    assert await use(autumn, 5)
+    assert await use(autumn, 3, properties={"model": "large"})
+    assert not await use(autumn, 1, properties={"model": "large"})
+    shown = await autumn.ok("customers.get", customer_id="ann")
+    assert shown["billing_controls"]["usage_limits"][0]["usage"] == 3
 
 
 async def test_a_plan_s_controls_count_unless_the_customer_has_some(autumn):

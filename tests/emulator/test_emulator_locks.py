@@ -83,3 +83,24 @@ async def test_a_hold_without_entitlement_is_denied(autumn):
     body = {"customer_id": "ann", "feature_id": "new", "lock": {"enabled": True, "lock_id": "h"}}
     assert (await autumn.ok("balances.check", **body))["allowed"] is False
     assert (await autumn.call("balances.finalize", lock_id="h", action="confirm")).status_code == 400
+
+
+async def test_a_hold_that_comes_after_its_release_stays_for_ever(autumn, time):
+    """Releasing an unknown id spoils it: a hold placed under it later is neither released by anybody, nor by time."""
+    assert (await autumn.call("balances.finalize", lock_id="h", action="release")).status_code == 400
+    await hold(autumn, "h", 5, expires_at=time.now + HOUR // 2)
+    late = await autumn.call("balances.finalize", lock_id="h", action="release")
+    assert (late.status_code, late.json()["message"]) == (
+        409,
+        "Lock receipt not claimable: RESERVATION_ALREADY_PROCESSING",
+    )
+    time.now += 24 * HOUR
+    assert await autumn.remaining() == 45
+
+
+async def test_a_denied_hold_does_not_look_at_its_id(autumn):
+    """An id in use is a 409 only where the hold would be allowed."""
+    await hold(autumn, "h", 5)
+    denied = await hold(autumn, "h", 100)
+    assert (denied.status_code, denied.json()["allowed"]) == (200, False)
+    assert (await hold(autumn, "h", 1)).status_code == 409

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from emulator.conftest import Autumn
+from emulator.conftest import START, Autumn
 from fastapi_autumn.emulator import Emulator, built_in_rates
 
 CATALOG = {
@@ -86,5 +86,5 @@ async def test_without_genai_prices_three_models_are_known(monkeypatch):
     from fastapi_autumn.emulator._tokens import genai_rates
 
     monkeypatch.setitem(sys.modules, "genai_prices.data_snapshot", None)
-    assert genai_rates("openai", "gpt-4o") == built_in_rates("openai", "gpt-4o")
-    assert genai_rates("openai", "o3") is None
+    assert genai_rates("openai", "gpt-4o", START) == built_in_rates("openai", "gpt-4o")
+    assert genai_rates("openai", "o3", START) is None

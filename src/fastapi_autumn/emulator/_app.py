@@ -13,16 +13,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from fastapi_autumn._machine import MACHINE, Machine
 from fastapi_autumn.emulator import _keys
 from fastapi_autumn.emulator._catalog import Catalog
-from fastapi_autumn.emulator._clock import DAY, Clock, system_clock
+from fastapi_autumn.emulator._clock import DAY, Clock
 from fastapi_autumn.emulator._errors import ApiError, duplicate_idempotency_key
 from fastapi_autumn.emulator._faults import Fault, Faults
 from fastapi_autumn.emulator._http import Answer, Call, Operation, parse_json, parse_object, parse_version
 from fastapi_autumn.emulator._keys import EMULATOR_KEY, PUBLISHABLE_KEY
 from fastapi_autumn.emulator._seeding import WireCatalog, seed, wire_of
 from fastapi_autumn.emulator._store import Document, State, Store
-from fastapi_autumn.emulator._tokens import RateTable, genai_rates
+from fastapi_autumn.emulator._tokens import Rates, RateTable, genai_rates
 from fastapi_autumn.emulator.routes import (
     balances,
     billing,
@@ -82,6 +83,11 @@ class Emulator:
 
     `rates` finds the prices of models for track_tokens; by default genai-prices is asked where it is installed.
 
+    `event_quiet_ms` makes the event log as late as Autumn's: events are seen when it was quiet for so long (350 there),
+    or when 200 wait. By default they are seen at once.
+
+    `machine` gives the time (unless `clock` does), chance and ids, so that a simulated world can hand them in.
+
     It accepts the key `EMULATOR_KEY`; `add_key` and `revoke_key` change that.
     """
 
@@ -90,12 +96,17 @@ class Emulator:
         path: str | Path = ".autumn/emulator.db",
         catalog: WireCatalog | Document | None = None,
         clock: Callable[[], int] | None = None,
-        rates: RateTable = genai_rates,
+        rates: RateTable | None = None,
+        *,
+        event_quiet_ms: int = 0,
+        machine: Machine = MACHINE,
     ) -> None:
-        self._store = Store(path)
-        self.clock = Clock(clock or system_clock, lambda: self._store.state().clock_offset, self._store.move_clock)
+        self._store = Store(path, machine)
+        time = clock or machine.wall_ms
+        self.clock = Clock(time, lambda: self._store.state().clock_offset, self._store.move_clock)
         self.faults = Faults(self._store)
-        self._rates = rates
+        self._rates = rates or self._listed_rates
+        self._event_quiet_ms = event_quiet_ms
         self._catalog: Catalog | None = None
         self._catalog_revision = -1
         with self._store.transaction():
@@ -129,7 +140,10 @@ class Emulator:
             ApiError: What Autumn would answer.
         """
         state = self._store.state()
-        call = Call(self._store, self._current_catalog(state), self.clock.now(), body=body, rates=self._rates)
+        call = Call(
+            self._store, self._current_catalog(state), self.clock.now(), body=body, rates=self._rates,
+            event_quiet_ms=self._event_quiet_ms,
+        )  # fmt: skip
         self._release_expired(call, state)
         result = self._run(_ROUTES["POST", f"/v1/{operation}"], call, None)
         return result.body if isinstance(result, Answer) else result
@@ -163,11 +177,9 @@ class Emulator:
         if route.operation is not None and not route.operation.name.startswith("emulator."):
             fault = self.faults.hit(route.operation.name, state.faults_revision)
         if fault is not None:
-            await _before(fault, send)
-            if fault.kind == "fail":
-                return _response(_failure(fault))
-            if fault.kind == "unverified" and not fault.works:
-                return _response(_unverified(route, raw))
+            instead = await self._before(fault, request, raw, route, send)
+            if instead is not None:
+                return _response(instead)
         with self._store.lock:
             answer = self._answer(request, raw, route, state)
         if fault is not None:
@@ -187,7 +199,7 @@ class Emulator:
             self._release_expired(call, state)
             result = self._run(operation, call, request.headers.get("idempotency-key"))
         except ApiError as error:
-            return Answer(error.status, {"message": error.message, "code": error.code, "env": caller.env})
+            return _refusal(error, caller.env)
         return result if isinstance(result, Answer) else Answer(200, result)
 
     def _call(self, request: Request, raw: bytes, route: _Route, state: State, *, caller: _keys.Caller) -> Call:
@@ -205,7 +217,11 @@ class Emulator:
             publishable=caller.publishable,
             base_url=str(request.base_url).rstrip("/"),
             rates=self._rates,
+            event_quiet_ms=self._event_quiet_ms,
         )
+
+    def _listed_rates(self, provider: str, model: str) -> Rates | None:
+        return genai_rates(provider, model, self.clock.now())
 
     def _release_expired(self, call: Call, state: State) -> None:
         if state.next_lock_expiry is not None and state.next_lock_expiry <= call.now:
@@ -235,6 +251,44 @@ class Emulator:
         if kept is not None:
             raise kept
         return result
+
+    async def _before(self, fault: Fault, request: Request, raw: bytes, route: _Route, send: Send) -> Answer | None:
+        """Do what a fault does before the work; an answer means that there is no work."""
+        match fault.kind:
+            case "delay":
+                await asyncio.sleep(fault.delay_ms / 1_000)
+            case "reset":
+                await _break(send, ConnectionResetError("the emulator was asked to break the connection"))
+            case "refuse":
+                await _break(send, ConnectionRefusedError("the emulator was asked to refuse the connection"))
+            case "fail":
+                return _failure(fault)
+            case "unverified" if not fault.works:
+                return _unverified(route, raw)
+            case "slow" | "stall" | "crash":
+                return await self._begin(fault, request, raw, send)
+        return None
+
+    async def _begin(self, fault: Fault, request: Request, raw: bytes, send: Send) -> Answer | None:
+        """Claim the keys of a call, let time pass, and do what the fault says; None: go on with the work."""
+        sent = parse_object(parse_json(raw) if raw else None)
+        keys = {"header": request.headers.get("idempotency-key"), "body": sent.get("idempotency_key")}
+        given = [(kind, key) for kind, key in keys.items() if isinstance(key, str)]
+        now, taken = self.clock.now(), list[tuple[str, str]]()
+        with self._store.transaction():
+            for kind, key in given:
+                if not self._store.claim(kind, key, now=now, until=now + DAY):
+                    for other, mine in taken:
+                        self._store.release(other, mine)
+                    return _refusal(duplicate_idempotency_key(key if kind == "header" else f"track:{key}"))
+                taken.append((kind, key))
+        await asyncio.sleep(fault.delay_ms / 1_000)
+        if fault.kind == "crash":
+            await _break(send, ConnectionResetError("the emulator was asked to crash in the middle of the work"))
+        with self._store.transaction():
+            for kind, key in taken:
+                self._store.release(kind, key)
+        return _failure(fault) if fault.kind == "stall" else None
 
     def _claim(self, key: str, now: int) -> bool:
         return self._store.claim("header", key, now=now, until=now + DAY)
@@ -268,6 +322,10 @@ def _response(answer: Answer) -> Response:
     return Response(content, answer.status, answer.headers, answer.media_type)
 
 
+def _refusal(error: ApiError, env: str = "sandbox") -> Answer:
+    return Answer(error.status, {"message": error.message, "code": error.code, "env": env})
+
+
 def _failure(fault: Fault) -> Answer:
     headers = {} if fault.retry_after is None else {"retry-after": str(fault.retry_after)}
     if fault.status == 429:  # noqa: PLR2004 - Autumn's rate limiter answers in plain text
@@ -284,15 +342,6 @@ def _unverified(route: _Route, raw: bytes) -> Answer:
     required = sent.get("required_balance", 1)
     answer = {"allowed": True, "customer_id": sent.get("customer_id"), "required_balance": required}
     return Answer(202, answer | {"balance": None, "flag": None})
-
-
-async def _before(fault: Fault, send: Send) -> None:
-    if fault.kind == "delay":
-        await asyncio.sleep(fault.delay_ms / 1_000)
-    elif fault.kind == "reset":
-        await _break(send, ConnectionResetError("the emulator was asked to break the connection"))
-    elif fault.kind == "refuse":
-        await _break(send, ConnectionRefusedError("the emulator was asked to refuse the connection"))
 
 
 async def _after(fault: Fault, send: Send) -> None:

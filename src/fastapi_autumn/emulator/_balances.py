@@ -1,4 +1,9 @@
-"""The arithmetic of balances: pure functions over entitlements, with no database and no clock."""
+"""The arithmetic of balances: pure functions over entitlements, with no database and no clock.
+
+Taking goes in three rounds over the same order of balances: what was rolled over, then down to zero, then past zero
+where that is allowed. Giving back goes in two: up to zero first, wherever something is owed, and then up to what was
+granted. It never goes into what was rolled over, and it moves nothing into a balance that is full.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +24,9 @@ from fastapi_autumn.emulator._entitlements import (
     rounded,
 )
 
-OverageBehavior: TypeAlias = Literal["cap", "reject", "overflow"]
+OverageBehavior: TypeAlias = Literal["cap", "reject", "overflow", "set"]
+"""What happens to what no balance covers: left out, refused with all the rest, or owed. `set` is a correction by hand,
+which knows no bounds at all."""
 
 _NO_LIMITS = Limits()
 # The order of intervals by length; what never resets is used up last.
@@ -31,34 +38,25 @@ class InsufficientBalance(Exception):
     """The whole amount was asked for and is not there; nothing was moved."""
 
 
-def in_order(
-    slots: Iterable[Slot],
-    *,
-    credit_systems: frozenset[str],
-    entity_id: str | None = None,
-    refund: bool = False,
-) -> list[Slot]:
+def in_order(slots: Iterable[Slot], *, credit_systems: frozenset[str], entity_id: str | None = None) -> list[Slot]:
     """Sort slots by when they are used up.
 
-    The feature's own balance before credit systems, unlimited first, what is in overage last (and first for a
-    refund), the shortest reset interval first, what never resets last, what expires soonest first, plans before
+    What belongs to the level that is asked for (the customer, or one entity) goes first, the feature's own balance
+    before credit systems, unlimited first, what never resets last, the shortest reset interval first, plans before
     add-ons, the oldest first.
     """
 
     def key(slot: Slot) -> tuple[object, ...]:
         entitlement = slot.entitlement
         of_entity = slot.entity_id is not None or entitlement.entity_id is not None
-        in_overage = entitlement.is_usage_based and slot.balance <= 0
         length = _LENGTH.get(entitlement.interval or "", 0) * entitlement.interval_count
         return (
             of_entity != (entity_id is not None),
             entitlement.feature_id in credit_systems,
             not entitlement.unlimited,
-            in_overage != refund,
             entitlement.next_reset_at is None,
             length,
-            entitlement.expires_at is None,
-            entitlement.expires_at or 0,
+            entitlement.entity_id or "",
             entitlement.add_on,
             entitlement.created_at,
         )
@@ -71,31 +69,34 @@ def overage_left(slots: Sequence[Slot], feature_id: str, limits: Limits) -> Deci
     if limits.overage_allowed.get(feature_id) is False:
         return ZERO
     mine = [slot for slot in slots if slot.entitlement.feature_id == feature_id]
-    total: Decimal | None = ZERO
-    if limits.overage_allowed.get(feature_id):
-        total = None
-    else:
-        for slot in mine:
-            if slot.entitlement.is_usage_based:
-                most = slot.entitlement.max_purchase
-                total = None if most is None or total is None else total + most
-    if feature_id in limits.spend and total != ZERO:
-        total = limits.spend[feature_id]
-    if total is None:
+    usage_based = [slot.entitlement for slot in mine if slot.entitlement.is_usage_based]
+    if not usage_based and not limits.overage_allowed.get(feature_id):
+        return ZERO
+    if feature_id in limits.spend:
+        return max(ZERO, limits.spend[feature_id] - _owed(mine))
+    limits_ = [held.max_purchase for held in usage_based]
+    if not usage_based or None in limits_:
         return None
-    return max(ZERO, total - sum((max(ZERO, -slot.balance) for slot in mine), ZERO))
+    return max(ZERO, sum((most for most in limits_ if most is not None), ZERO) - _owed(mine))
 
 
-def is_allowed(slots: Sequence[Slot], feature_id: str, required: Decimal, limits: Limits = _NO_LIMITS) -> bool:
-    """Tell whether a feature's balance covers `required` credits, overage included."""
+def is_allowed(
+    slots: Sequence[Slot], feature_id: str, required: Decimal, limits: Limits = _NO_LIMITS, cost: Decimal = Decimal(1)
+) -> bool:
+    """Tell whether a feature's balance covers `required` credits, overage included.
+
+    `cost` is what one unit of the feature that is used costs there: limits on that feature count its units.
+    """
     mine = [slot for slot in slots if slot.entitlement.feature_id == feature_id]
     if not mine:
         return False
     if required < 0 or any(slot.entitlement.unlimited for slot in mine):
         return True
-    window = limits.usage_left.get(feature_id)
-    if window is not None and required > window:
-        return False
+    for window in limits.windows:
+        if not window.of_balance and required > window.left * cost:
+            return False
+        if window.of_balance and window.feature_id == feature_id and required > window.left:
+            return False
     room = overage_left(slots, feature_id, limits)
     return room is None or available(mine) + room >= required
 
@@ -119,83 +120,84 @@ def deduct(
     """Take `units` of a feature out of its slots, in their order; negative units give back.
 
     `costs` says what one unit takes out of each feature's balance (1 for its own, the credit cost for a credit
-    system). `cap` takes what is there, `reject` raises `InsufficientBalance` and takes nothing, `overflow` takes the
-    rest from the first slot, past zero. Giving back stops at what was granted, except with `overflow`.
+    system). `cap` takes what is there, `reject` raises `InsufficientBalance` and takes nothing, `overflow` lets the
+    rest be owed. An unlimited balance takes and gives whatever is asked, if it comes first. With no balance at all
+    nothing is moved, and nothing refused.
     """
-    if units < 0:
-        return _give_back(slots, -units, costs, overflow=behavior == "overflow")
-    payment = _Payment(units, costs, limits)
+    payment = _Payment(units, costs, limits, behavior)
+    if not slots:
+        return []
+    if slots[0].entitlement.unlimited:
+        payment.move(slots[0], None)
+        return payment.moves
+    if units > 0:
+        payment.take_rollovers(slots)
     for slot in slots:
-        payment.take_rollovers(slot)
+        payment.up_to_zero(slot)
     for slot in slots:
-        payment.take(slot, None if slot.entitlement.unlimited else max(ZERO, slot.balance))
-    for slot in slots:
-        feature_id = slot.entitlement.feature_id
-        if slot.entitlement.is_usage_based or limits.overage_allowed.get(feature_id):
-            payment.take(slot, overage_left(slots, feature_id, limits))
-    if rounded(payment.left) > 0 and slots:
-        if behavior == "reject":
-            put_back(slots, payment.moves)
-            raise InsufficientBalance
-        if behavior == "overflow":
-            payment.limits = _NO_LIMITS
-            payment.take(slots[0], None)
+        payment.past_zero(slot, slots)
+    if rounded(payment.left) > 0 and behavior == "reject":
+        payment.undo(slots)
+        raise InsufficientBalance
     return payment.moves
 
 
-def put_back(slots: Iterable[Slot], moves: Sequence[Move], units: Decimal | None = None) -> list[Move]:
+def put_back(slots: Iterable[Slot], moves: Sequence[Move], units: Decimal | None = None) -> tuple[list[Move], Decimal]:
     """Undo moves, the last one first: all of them, or only `units` of the feature. Nothing caps what comes back.
 
-    Returns the moves that were made. An entitlement that is gone by now gets nothing.
+    Returns the moves that were made, and the units that could not be undone, because what paid for them is gone.
     """
     by_place = {(slot.entitlement.id, slot.entity_id): slot for slot in slots}
+    left = sum((abs(move.units) for move in moves), ZERO) if units is None else units
     undone = []
     for move in reversed(moves):
-        share = move.units if units is None else min(move.units, units)
         slot = by_place.get((move.entitlement_id, move.entity_id))
+        share = min(abs(move.units), left)
         if share == 0 or slot is None:
             continue
-        credits_ = rounded(move.credits if share == move.units else move.credits * share / move.units)
-        back = next((item for item in slot.entitlement.rollovers if item.id == move.rollover_id), None)
-        if back is None:
+        part = share / abs(move.units)
+        credits_ = move.credits if part == 1 else rounded(move.credits * part)
+        if move.rollover_id is None:
             slot.add(credits_)
         else:
+            back = next((item for item in slot.entitlement.rollovers if item.id == move.rollover_id), None)
+            if back is None:
+                continue
             back.balance, back.used = rounded(back.balance + credits_), rounded(back.used - credits_)
-        undone.append(Move(move.entitlement_id, move.entity_id, move.rollover_id, -credits_, -share))
-        if units is not None:
-            units -= share
-    return undone
+        undone.append(Move(move.entitlement_id, move.entity_id, move.rollover_id, -credits_, -move.units * part))
+        left -= share
+    return undone, left
 
 
 def settle(
     slots: Sequence[Slot],
     held: Sequence[Move],
     *,
-    held_units: Decimal,
     final_units: Decimal,
     costs: Mapping[str, Decimal],
     limits: Limits = _NO_LIMITS,
-    behavior: OverageBehavior = "cap",
-) -> list[Move]:
-    """Turn a hold of `held_units` into a use of `final_units`: give the difference back, or take more."""
-    if final_units >= held_units:
-        return deduct(slots, final_units - held_units, costs=costs, limits=limits, behavior=behavior)
-    moves = put_back(slots, held, held_units - max(ZERO, final_units))
-    if final_units < 0:
-        moves += deduct(slots, final_units, costs=costs)
-    return moves
+) -> tuple[list[Move], list[Move]]:
+    """Turn a hold into a use of `final_units`: undo what is too much of it, or take more.
+
+    What cannot be undone, because the balance that paid is gone, is given to the balances that are there, as far as
+    something of them was used. Returns what was undone, and what was moved besides.
+    """
+    held_units = sum((move.units for move in held), ZERO)
+    same_direction = held_units * final_units > 0
+    if same_direction and abs(final_units) >= abs(held_units):
+        return [], deduct(slots, final_units - held_units, costs=costs, limits=limits)
+    too_much = abs(held_units) - (abs(final_units) if same_direction else ZERO)
+    undone, missing = put_back(slots, held, too_much)
+    rest = ZERO if same_direction else final_units
+    rest += missing if held_units < 0 else -missing
+    return undone, deduct(slots, rest, costs=costs, limits=limits)
 
 
-def set_remaining(slots: Sequence[Slot], remaining: Decimal) -> None:
-    """Make the balances add up to `remaining`: take the surplus in order, or add what is missing to the first."""
-    difference = remaining - sum((slot.balance for slot in slots), ZERO)
-    for slot in slots:
-        if difference < 0:
-            taken = min(max(ZERO, slot.balance), -difference)
-            slot.add(-taken)
-            difference += taken
-    if difference != 0 and slots:
-        slots[0].add(difference)
+def set_total(slots: Sequence[Slot], total: Decimal, costs: Mapping[str, Decimal]) -> list[Move]:
+    """Make the balances add up to `total`, by taking or giving the difference without any bounds."""
+    if slots and slots[0].entitlement.unlimited:
+        return deduct(slots, slots[0].balance - total, costs=costs, behavior="set")
+    return deduct(slots, sum((slot.balance for slot in slots), ZERO) - total, costs=costs, behavior="set")
 
 
 def reset_if_due(entitlement: Entitlement, now: int, new_id: str) -> bool:
@@ -206,7 +208,7 @@ def reset_if_due(entitlement: Entitlement, now: int, new_id: str) -> bool:
         return False
     if entitlement.rollover is not None and entitlement.balance > 0:
         _roll_over(entitlement, due, new_id)
-    entitlement.balance = entitlement.granted
+    entitlement.balance, entitlement.adjustment = entitlement.granted, ZERO
     entitlement.entities = dict.fromkeys(entitlement.entities, entitlement.granted)
     entitlement.next_reset_at = next_after(entitlement.anchor, entitlement.interval, entitlement.interval_count, now)
     return True
@@ -234,80 +236,106 @@ def _roll_over(entitlement: Entitlement, due: int, new_id: str) -> None:
 
 
 class _Payment:
-    """An amount that is being taken from one slot after the other; `left` is what is still to be paid."""
+    """An amount that is being taken from one slot after the other, or given back; `left` is what is still to move."""
 
-    def __init__(self, units: Decimal, costs: Mapping[str, Decimal], limits: Limits) -> None:
+    def __init__(self, units: Decimal, costs: Mapping[str, Decimal], limits: Limits, behavior: OverageBehavior) -> None:
         self.left = units
-        self.limits = limits
         self.moves: list[Move] = []
         self._costs = costs
-        self._used: dict[str, Decimal] = {}
+        self._limits = limits
+        self._behavior = behavior
+        self._bounded = behavior in ("cap", "reject")
 
-    def take_rollovers(self, slot: Slot) -> None:
-        """Take from what was rolled over, what expires first first."""
-        held = slot.entitlement
-        for rollover in sorted(held.rollovers, key=lambda item: item.expires_at or float("inf")):
-            credits_ = self._credits(slot, rollover.balance)
-            if credits_ > 0 and not held.unlimited:
+    def take_rollovers(self, slots: Sequence[Slot]) -> None:
+        """Take from what was rolled over, what expires first first. Limits on a balance do not count it."""
+        held = [(slot, left) for slot in slots for left in slot.entitlement.rollovers]
+        for slot, rollover in sorted(held, key=lambda pair: pair[1].expires_at or float("inf")):
+            credits_ = self._credits(slot, rollover.balance, of_rollover=True)
+            if credits_ > 0:
                 rollover.balance, rollover.used = rollover.balance - credits_, rollover.used + credits_
-                self._pay(slot, credits_, rollover.id)
+                self._record(slot, credits_, rollover.id)
 
-    def take(self, slot: Slot, most: Decimal | None) -> None:
-        """Take up to `most` credits from a slot (None: as many as it needs)."""
+    def up_to_zero(self, slot: Slot) -> None:
+        """Take what is above zero, or give back what is owed."""
+        if slot.entitlement.unlimited:
+            self.move(slot, None)
+        else:
+            self.move(slot, max(ZERO, slot.balance if self.left > 0 else -slot.balance))
+
+    def past_zero(self, slot: Slot, slots: Sequence[Slot]) -> None:
+        """Take past zero where that is allowed, or give back up to what was granted."""
+        held = slot.entitlement
+        if self.left <= 0:
+            self.move(slot, max(ZERO, held.granted + held.adjustment - slot.balance) if self._bounded else None)
+            return
+        if not self._bounded:
+            self.move(slot, None)
+            return
+        mine = [other for other in slots if other.entitlement.feature_id == held.feature_id]
+        control = self._limits.overage_allowed.get(held.feature_id)
+        owes_freely = bool(control) and not any(other.entitlement.is_usage_based for other in mine)
+        if held.feature_id in self._limits.allocated and held.price is None:
+            # Seats that are taken are taken: what is not used up may go past what was granted.
+            owes_freely = owes_freely or self._behavior != "reject"
+        if control is False or not (owes_freely or held.is_usage_based):
+            return
+        most: Decimal | None = None
+        if held.feature_id in self._limits.spend:
+            most = max(ZERO, self._limits.spend[held.feature_id] - _owed(mine))
+        elif held.is_usage_based and held.max_purchase is not None:
+            most = max(ZERO, slot.balance + held.max_purchase)
+        self.move(slot, most)
+
+    def move(self, slot: Slot, most: Decimal | None) -> None:
+        """Take up to `most` credits from a slot, or give up to `most` back (None: as many as it takes)."""
         credits_ = self._credits(slot, most)
-        if credits_ > 0:
+        if credits_ != 0:
             slot.add(-credits_)
-            self._pay(slot, credits_, None)
+            self._record(slot, credits_, None)
 
-    def _credits(self, slot: Slot, most: Decimal | None) -> Decimal:
-        feature_id = slot.entitlement.feature_id
-        credits_ = EXACT.multiply(self.left, self._costs[feature_id])
+    def undo(self, slots: Sequence[Slot]) -> None:
+        """Undo what was moved so far, and count it back."""
+        put_back(slots, self.moves)
+        for window in self._limits.windows:
+            window.left, window.used = window.left + window.used, ZERO
+
+    def _credits(self, slot: Slot, most: Decimal | None, *, of_rollover: bool = False) -> Decimal:
+        """Say how many credits can be moved here and now, with the sign of `left`."""
+        held = slot.entitlement
+        cost = self._costs[held.feature_id]
+        credits_ = EXACT.multiply(abs(self.left), cost)
         if most is not None:
             credits_ = min(credits_, most)
-        window = self.limits.usage_left.get(feature_id)
-        if window is not None:
-            credits_ = min(credits_, max(ZERO, window - self._used.get(feature_id, ZERO)))
+        if self.left < 0:
+            return -rounded(credits_)
+        if self._bounded and not held.unlimited:
+            for window in self._limits.windows:
+                if not window.of_balance:
+                    credits_ = min(credits_, EXACT.multiply(window.left, cost))
+                elif window.feature_id == held.feature_id and not of_rollover:
+                    credits_ = min(credits_, window.left)
         return rounded(credits_)
 
-    def _pay(self, slot: Slot, credits_: Decimal, rollover_id: str | None) -> None:
-        feature_id = slot.entitlement.feature_id
-        units = _units(credits_, self.left, self._costs[feature_id])
-        self._used[feature_id] = self._used.get(feature_id, ZERO) + credits_
+    def _record(self, slot: Slot, credits_: Decimal, rollover_id: str | None) -> None:
+        held = slot.entitlement
+        units = _units(credits_, self.left, self._costs[held.feature_id])
         self.left -= units
-        self.moves.append(Move(slot.entitlement.id, slot.entity_id, rollover_id, credits_, units))
+        self.moves.append(Move(held.id, slot.entity_id, rollover_id, credits_, units))
+        if units > 0 and not held.unlimited:
+            # Giving back gives nothing back to a limit: only what is undone does.
+            for window in self._limits.windows:
+                if not window.of_balance:
+                    window.take(units)
+                elif window.feature_id == held.feature_id and rollover_id is None:
+                    window.take(credits_)
+
+
+def _owed(slots: Iterable[Slot]) -> Decimal:
+    return sum((max(ZERO, -slot.balance) for slot in slots), ZERO)
 
 
 def _units(credits_: Decimal, left: Decimal, cost: Decimal) -> Decimal:
     """Say how many units some credits pay for; all that are left, if only rounding stands between."""
-    if credits_ >= rounded(EXACT.multiply(left, cost)):
+    if abs(credits_) >= rounded(EXACT.multiply(abs(left), cost)):
         return left
     return EXACT.divide(credits_, cost)
-
-
-def _give_back(slots: Sequence[Slot], units: Decimal, costs: Mapping[str, Decimal], *, overflow: bool) -> list[Move]:
-    moves: list[Move] = []
-
-    def give(slot: Slot, most: Decimal | None, rollover: Rollover | None = None) -> None:
-        nonlocal units
-        cost = costs[slot.entitlement.feature_id]
-        needed = EXACT.multiply(units, cost)
-        credits_ = rounded(needed if most is None else min(needed, most))
-        if credits_ <= 0:
-            return
-        if rollover is None:
-            slot.add(credits_)
-        else:
-            rollover.balance, rollover.used = rollover.balance + credits_, rollover.used - credits_
-        share = _units(credits_, units, cost)
-        units -= share
-        place = None if rollover is None else rollover.id
-        moves.append(Move(slot.entitlement.id, slot.entity_id, place, -credits_, -share))
-
-    for slot in slots:
-        give(slot, max(ZERO, slot.entitlement.granted - slot.balance))
-    for slot in slots:
-        for rollover in slot.entitlement.rollovers:
-            give(slot, rollover.used, rollover)
-    if overflow and slots:
-        give(slots[0], None)
-    return moves

@@ -20,6 +20,7 @@ class Catalog:
     """All features and plans, as they were at one revision."""
 
     def __init__(self, store: Store) -> None:
+        self.new_id = store.new_id
         self.features: dict[str, Document] = {
             identifier: json.loads(doc) for identifier, doc in store.rows("SELECT id, doc FROM features ORDER BY seq")
         }

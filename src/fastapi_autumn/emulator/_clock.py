@@ -6,7 +6,6 @@ Times are milliseconds since 1970 (UTC), as on the wire.
 from __future__ import annotations
 
 import calendar
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -18,11 +17,6 @@ _FIXED = {"minute": 60 * SECOND, "hour": HOUR, "day": DAY, "week": 7 * DAY}
 _MONTHS = {"month": 1, "quarter": 3, "semi_annual": 6, "year": 12}
 RESET_INTERVALS = ("one_off", *_FIXED, *_MONTHS)
 BILLING_INTERVALS = ("one_off", "week", *_MONTHS)
-
-
-def system_clock() -> int:
-    """Return the time of this machine, in milliseconds."""
-    return time.time_ns() // 1_000_000
 
 
 class Clock:
@@ -75,6 +69,16 @@ def next_after(anchor: int, interval: str, count: int, now: int) -> int:
 def window_start(anchor: int, interval: str, now: int) -> int:
     """Return the start of the interval around `now`, counted from `anchor`."""
     return add_interval(next_after(anchor, interval, 1, now), interval, -1)
+
+
+def calendar_start(interval: str, now: int) -> int:
+    """Return the start of the day, week (Monday), month or year around `now`, in UTC."""
+    moment = datetime.fromtimestamp(now // 1_000, UTC).replace(hour=0, minute=0, second=0)
+    if interval == "week":
+        moment -= timedelta(days=moment.weekday())
+    elif interval in ("month", "year"):
+        moment = moment.replace(day=1, month=moment.month if interval == "month" else 1)
+    return int(moment.timestamp()) * 1_000
 
 
 def _whole_intervals(anchor: int, interval: str, count: int, now: int) -> int:

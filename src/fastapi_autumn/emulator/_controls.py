@@ -1,18 +1,19 @@
 """Billing controls: limits that an entity, a customer or a plan sets on use and on overage.
 
-An entity's own controls of a kind go before the customer's, those before the ones of the plans; where several plans
-limit the same feature, the tightest limit counts.
+For each feature an entity's own entry goes before the customer's, that before the ones of the plans; where several
+plans limit the same feature, the tightest limit counts. Usage limits with different filters are different limits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
+from typing import Any
 
 from fastapi_autumn.emulator._catalog import Catalog
-from fastapi_autumn.emulator._clock import window_start
+from fastapi_autumn.emulator._clock import calendar_start, window_start
 from fastapi_autumn.emulator._customer import Customer
-from fastapi_autumn.emulator._entitlements import ZERO, Limits, amount, slots_of
+from fastapi_autumn.emulator._entitlements import ZERO, Entitlement, Limits, Move, Window, amount
 from fastapi_autumn.emulator._store import Document
 from fastapi_autumn.emulator._validation import Fields
 
@@ -34,53 +35,152 @@ def read(fields: Fields, name: str = "billing_controls") -> Document | None:
     return {kind: [one(item) for item in controls.objects(kind)] for kind, one in readers.items() if kind in controls}
 
 
-def limits(customer: Customer, catalog: Catalog, now: int, entity_id: str | None = None) -> Limits:
-    """Return what the controls allow at this moment."""
-    found = {kind: _in_force(customer, catalog, kind, entity_id) for kind in _KINDS}
-    if not any(found.values()):
-        return Limits()
+def limits(
+    customer: Customer,
+    catalog: Catalog,
+    now: int,
+    *,
+    feature_ids: Iterable[str],
+    entity_id: str | None = None,
+    properties: Document | None = None,
+) -> Limits:
+    """Return what bounds the use of some features at this moment, by an event with these properties."""
+    allocated = frozenset(key for key in feature_ids if not catalog.features[key]["consumable"])
+    if not _has_controls(customer, catalog):
+        return Limits(allocated=allocated)
+    overage: dict[str, bool] = {}
     spend: dict[str, Decimal] = {}
-    for item in found["spend_limits"]:
-        if item["enabled"] and "overage_limit" in item:
-            _keep_least(spend, item["feature_id"], _spend_limit(customer, item))
-    left: dict[str, Decimal] = {}
-    for item in found["usage_limits"]:
-        if item["enabled"]:
-            room = max(ZERO, amount(item["limit"]) - window_usage(customer, item, now))
-            _keep_least(left, item["feature_id"], room)
-    overage = {item["feature_id"]: item["enabled"] for item in found["overage_allowed"]}
-    return Limits(overage, spend, left)
+    windows: list[Window] = []
+    for key in feature_ids:
+        for item in _in_force(customer, catalog, "overage_allowed", key, entity_id):
+            overage[key] = item["enabled"]
+        for item in _in_force(customer, catalog, "spend_limits", key, entity_id):
+            if item["enabled"] and "overage_limit" in item:
+                spend[key] = _spend_limit(customer, item)
+        for item in _in_force(customer, catalog, "usage_limits", key, entity_id):
+            if item["enabled"] and _fits(item, properties):
+                start = _window_start(customer, catalog, item, now)
+                left = max(ZERO, amount(item["limit"]) - window_usage(customer, catalog, item, now))
+                windows.append(Window(_window_key(item), key, key in catalog.credit_systems, start, left))
+    return Limits(overage, spend, windows, allocated)
 
 
-def window_usage(customer: Customer, limit: Document, now: int) -> Decimal:
+def window_usage(customer: Customer, catalog: Catalog, limit: Document, now: int) -> Decimal:
     """Return what was used of a feature since the window of a usage limit began."""
-    window = customer.windows.get(limit["feature_id"])
-    if window is None or window["start"] != window_start(customer.created_at, limit["interval"], now):
+    window = customer.windows.get(_window_key(limit))
+    if window is None or window["start"] != _window_start(customer, catalog, limit, now):
         return ZERO
     return amount(window["used"])
 
 
-def count_usage(customer: Customer, catalog: Catalog, used: dict[str, Decimal], now: int) -> None:
-    """Add to the windows of the usage limits; what is given back takes away, down to zero."""
-    for limit in _in_force(customer, catalog, "usage_limits", None):
-        amount_ = used.get(limit["feature_id"])
-        if amount_:
-            start = window_start(customer.created_at, limit["interval"], now)
-            total = max(ZERO, window_usage(customer, limit, now) + amount_)
-            customer.windows[limit["feature_id"]] = {"start": start, "used": str(total)}
+def count_usage(customer: Customer, windows: Iterable[Window]) -> None:
+    """Keep what was taken from the windows of usage limits. Giving back by a negative use gives nothing back here."""
+    for window in windows:
+        _add_to_window(customer, window, window.used)
 
 
-_KINDS = ("spend_limits", "usage_limits", "overage_allowed")
+def uncount_usage(customer: Customer, windows: Iterable[Window], undone: Sequence[Move]) -> None:
+    """Give back to the windows what was undone of a hold, down to zero."""
+    held = {item.id: item.feature_id for item in customer.entitlements}
+    for window in windows:
+        back = [
+            move.credits if window.of_balance else move.units
+            for move in undone
+            if not window.of_balance or held[move.entitlement_id] == window.feature_id
+        ]
+        _add_to_window(customer, window, min(ZERO, sum(back, ZERO)))
 
 
-def _in_force(customer: Customer, catalog: Catalog, kind: str, entity_id: str | None) -> list[Document]:
-    sources: list[Document] = [customer.billing_controls]
+def shown(customer: Customer, catalog: Catalog, now: int, entity: Document | None = None) -> Document:
+    """Show controls as the API does: with what was used of each usage limit, and where an entry comes from."""
+    own = customer.billing_controls if entity is None else entity.get("billing_controls") or {}
+    found: Document = {kind: [{**item, "source": "customer"} for item in items] for kind, items in own.items()}
+    for item in found.get("usage_limits") or []:
+        scoped = item if entity is None else item | {"entity_id": entity["id"]}
+        usage = window_usage(customer, catalog, scoped, now)
+        item["usage"] = int(usage) if usage == int(usage) else float(usage)
+    return found
+
+
+def _has_controls(customer: Customer, catalog: Catalog) -> bool:
+    """Whether anything is set anywhere; for nearly every customer nothing is."""
+    return bool(
+        customer.billing_controls
+        or any(entity.get("billing_controls") for entity in customer.entities)
+        or any(True for _ in _of_plans(customer, catalog))
+    )
+
+
+def _in_force(
+    customer: Customer, catalog: Catalog, kind: str, feature_id: str, entity_id: str | None
+) -> list[Document]:
+    """List the entries for a feature that count: one, or one for each filter."""
+    sources: list[Iterable[Document]] = [customer.billing_controls.get(kind) or ()]
     if entity_id is not None:
-        sources.insert(0, customer.entity(entity_id).get("billing_controls") or {})
-    for controls in sources:
-        if controls.get(kind):
-            return list(controls[kind])
-    return [item for controls in _of_plans(customer, catalog) for item in controls.get(kind) or []]
+        own = (customer.entity(entity_id).get("billing_controls") or {}).get(kind) or ()
+        sources.insert(0, [item | {"entity_id": entity_id} for item in own])
+    found: dict[str, Document] = {}
+    for items in sources:
+        for item in items:
+            if item["feature_id"] == feature_id:
+                found.setdefault(_filter_key(item), item)
+    of_plans: dict[str, Document] = {}
+    for controls in _of_plans(customer, catalog):
+        for item in controls.get(kind) or ():
+            key = _filter_key(item)
+            if item["feature_id"] == feature_id and (key not in of_plans or _TIGHTER[kind](item, of_plans[key])):
+                of_plans[key] = item
+    return [*found.values(), *(item for key, item in of_plans.items() if key not in found)]
+
+
+def _window_key(limit: Document) -> str:
+    return f"{limit['feature_id']}|{_filter_key(limit)}|{limit.get('entity_id', '')}"
+
+
+def _filter_key(item: Document) -> str:
+    wanted = (item.get("filter") or {}).get("properties") or {}
+    return "&".join(f"{key}={_text(value)}" for key, value in sorted(wanted.items()))
+
+
+def _fits(limit: Document, properties: Document | None) -> bool:
+    """Whether a usage limit counts an event with these properties: all those of its filter have to be the same."""
+    wanted = (limit.get("filter") or {}).get("properties") or {}
+    found: Mapping[str, Any] = properties or {}
+    return all(key in found and _text(found[key]) == _text(value) for key, value in wanted.items())
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _window_start(customer: Customer, catalog: Catalog, limit: Document, now: int) -> int:
+    """Say when the window around `now` began: in step with the balance's own resets, or with the calendar (UTC)."""
+    anchor = None if limit.get("anchor") == "utc" else _anchor(customer, catalog, limit["feature_id"])
+    if anchor is None:
+        return calendar_start(limit["interval"], now)
+    return window_start(anchor, limit["interval"], now)
+
+
+def _anchor(customer: Customer, catalog: Catalog, feature_id: str) -> int | None:
+    """Find the reset that the windows of a feature follow: of its own balance, else of one that pays for it."""
+    paying = list(catalog.costs.get(feature_id, ()))
+    held = sorted(
+        customer.metered(paying), key=lambda item: (paying.index(item.feature_id), item.add_on, item.created_at)
+    )
+    for item in held:
+        if item.next_reset_at is not None:
+            return item.next_reset_at
+        plan = next((plan for plan in customer.plans if plan.id == item.product_id), None)
+        if plan is not None and plan.period_end is not None:
+            return plan.period_end
+    return None
+
+
+def _add_to_window(customer: Customer, window: Window, units: Decimal) -> None:
+    if units:
+        kept = customer.windows.get(window.key)
+        used = amount(kept["used"]) if kept is not None and kept["start"] == window.start else ZERO
+        customer.windows[window.key] = {"start": window.start, "used": str(max(ZERO, used + units))}
 
 
 def _of_plans(customer: Customer, catalog: Catalog) -> Iterable[Document]:
@@ -90,16 +190,23 @@ def _of_plans(customer: Customer, catalog: Catalog) -> Iterable[Document]:
                 yield plan["billing_controls"]
 
 
-def _keep_least(found: dict[str, Decimal], feature_id: str, value: Decimal) -> None:
-    found[feature_id] = min(value, found.get(feature_id, value))
+_DAYS = {"day": 1, "week": 7, "month": 30, "year": 365}
+_TIGHTER: dict[str, Callable[[Document, Document], bool]] = {
+    "overage_allowed": lambda one, other: other["enabled"] and not one["enabled"],
+    "spend_limits": lambda one, other: one.get("overage_limit", 0) < other.get("overage_limit", 0),
+    "usage_limits": lambda one, other: (
+        one["limit"] / _DAYS[one["interval"]] < other["limit"] / _DAYS[other["interval"]]
+    ),
+}
 
 
 def _spend_limit(customer: Customer, item: Document) -> Decimal:
+    """Return how much overage a limit allows; a percentage is one of what the main plans grant."""
     limit = amount(item["overage_limit"])
-    if item.get("limit_type") == "usage_percentage":
-        slots = slots_of(customer.metered([item["feature_id"]]), None)
-        return sum((slot.entitlement.granted for slot in slots), ZERO) * limit / 100
-    return limit
+    if item.get("limit_type") != "usage_percentage":
+        return limit
+    main: list[Entitlement] = [held for held in customer.metered([item["feature_id"]]) if not held.add_on]
+    return sum((held.granted for held in main if held.product_id is not None), ZERO) * limit / 100
 
 
 def _given(item: Document) -> Document:
@@ -130,8 +237,21 @@ def _read_usage_limit(fields: Fields) -> Document:
             "limit": fields.number("limit", required=True, least=0),
             "interval": fields.choice("interval", _WINDOWS, required=True),
             "anchor": fields.choice("anchor", ("billing_cycle", "utc")),
+            "filter": _read_filter(fields.object("filter")),
         }
     )
+
+
+def _read_filter(fields: Fields | None) -> Document | None:
+    if fields is None:
+        return None
+    wanted = fields.mapping("properties", nullable=False)
+    if wanted is None:
+        fields.fail("properties", "Invalid input: expected record, received undefined")
+    for name, value in (wanted or {}).items():
+        if not isinstance(value, str | int | float):
+            fields.fail(f"properties.{name}", "Invalid input")
+    return {"properties": {name: _text(value) for name, value in (wanted or {}).items()}}
 
 
 def _read_usage_alert(fields: Fields) -> Document:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
@@ -13,12 +12,7 @@ from fastapi_autumn.emulator._entitlements import Entitlement, Rollover
 from fastapi_autumn.emulator._errors import not_found
 from fastapi_autumn.emulator._store import Document, Store
 
-_DECIMALS = ("included", "prepaid", "balance")
-
-
-def new_id(prefix: str) -> str:
-    """Make an id that looks like Autumn's."""
-    return f"{prefix}_{uuid.uuid4().hex[:27]}"
+_DECIMALS = ("included", "prepaid", "adjustment", "balance")
 
 
 @dataclass(slots=True)
@@ -137,7 +131,7 @@ def from_document(number: int, text: str) -> Customer:
 
 def _entitlement(held: Document) -> Entitlement:
     for name in _DECIMALS:
-        held[name] = Decimal(held[name])
+        held[name] = Decimal(held.get(name, 0))
     held["entities"] = {key: Decimal(value) for key, value in held["entities"].items()}
     held["rollovers"] = [
         Rollover(left["id"], Decimal(left["balance"]), Decimal(left["used"]), left["expires_at"])

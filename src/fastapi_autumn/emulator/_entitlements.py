@@ -10,7 +10,7 @@ Amounts are `Decimal`, rounded to ten places as Autumn rounds them. Times are mi
 from __future__ import annotations
 
 import decimal
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -33,7 +33,10 @@ class Rollover:
 
 @dataclass(slots=True)
 class Entitlement:
-    """What a customer holds of one feature. `balance` falls with use, and below zero in overage."""
+    """What a customer holds of one feature. `balance` falls with use, and below zero in overage.
+
+    `adjustment` is what a correction by hand added to the grant of this period.
+    """
 
     id: str
     feature_id: str
@@ -43,6 +46,7 @@ class Entitlement:
     boolean: bool = False
     included: Decimal = ZERO
     prepaid: Decimal = ZERO
+    adjustment: Decimal = ZERO
     balance: Decimal = ZERO
     unlimited: bool = False
     interval: str | None = None
@@ -62,6 +66,17 @@ class Entitlement:
     def granted(self) -> Decimal:
         """What a period starts with, without rollovers."""
         return self.included + self.prepaid
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether Autumn forgets it: it came with no plan, is used up to zero, and nothing will fill it again."""
+        return (
+            self.product_id is None
+            and self.balance == 0
+            and self.next_reset_at is None
+            and not self.unlimited
+            and not self.boolean
+        )
 
     @property
     def is_usage_based(self) -> bool:
@@ -108,13 +123,37 @@ class Move:
     units: Decimal
 
 
+@dataclass(slots=True)
+class Window:
+    """What a usage limit leaves in the window that began at `start`, and what was taken from it by now (`used`).
+
+    One on a credit system counts credits that leave a balance of that system (`of_balance`); one on any other feature
+    counts units of that feature, whatever pays for them.
+    """
+
+    key: str
+    feature_id: str
+    of_balance: bool
+    start: int
+    left: Decimal
+    used: Decimal = ZERO
+
+    def take(self, units: Decimal) -> None:
+        """Count what was used."""
+        self.left, self.used = max(ZERO, self.left - units), self.used + units
+
+
 @dataclass(slots=True, frozen=True)
 class Limits:
-    """A customer's billing controls, by feature: overage switched on or off, its limit, and what a window leaves."""
+    """What a customer's use is bounded by: overage by feature, switched on or off, its limits, and usage limits.
+
+    `allocated` names the features that are not used up, such as seats.
+    """
 
     overage_allowed: Mapping[str, bool] = field(default_factory=dict)
     spend: Mapping[str, Decimal] = field(default_factory=dict)
-    usage_left: Mapping[str, Decimal] = field(default_factory=dict)
+    windows: Sequence[Window] = ()
+    allocated: frozenset[str] = frozenset()
 
 
 def amount(value: float | str | Decimal) -> Decimal:

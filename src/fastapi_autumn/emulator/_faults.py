@@ -10,7 +10,9 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from fastapi_autumn.emulator._store import Store
 
-FaultKind: TypeAlias = Literal["fail", "delay", "late", "drop", "reset", "refuse", "unverified"]
+FaultKind: TypeAlias = Literal[
+    "fail", "delay", "late", "drop", "reset", "refuse", "unverified", "slow", "stall", "crash"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +29,13 @@ class Fault:
     - `refuse`: as if nothing listened; over a socket, where something does listen, the same as `reset`;
     - `unverified`: 202 with `allowed: true` and no balance, Autumn's way to fail open. The work is done only with
       `works=True`.
+
+    Three begin the work, which claims the call's idempotency key, and go on after `delay_ms`. Whoever repeats the call
+    meanwhile gets a 409, and does not know how the first one will end:
+
+    - `slow`: does the work and answers;
+    - `stall`: fails with `status`; nothing is done, and the key is free again;
+    - `crash`: the server dies: nothing is done, the key stays claimed, and the connection breaks.
 
     `times` is how many calls it hits (None: all), `probability` how likely it hits each one; with a `seed` the
     sequence is the same every time.
@@ -54,7 +63,7 @@ class Faults:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._revision = -1
-        self._active: list[tuple[int, str, Fault, random.Random]] = []
+        self._active: list[tuple[int, str, Fault, random.Random | None]] = []
 
     def add(self, operation: str, fault: Fault) -> None:
         """Switch a fault on for an operation, such as `balances.check`, or for all of them with `*`."""
@@ -88,7 +97,7 @@ class Faults:
         for number, target, fault, generator in self._active:
             if target not in ("*", operation):
                 continue
-            if fault.probability < 1 and generator.random() >= fault.probability:
+            if fault.probability < 1 and self._draw(generator) >= fault.probability:
                 continue
             if self._count(number, fault):
                 return fault
@@ -100,9 +109,13 @@ class Faults:
         for number, document in self._store.rows("SELECT seq, doc FROM faults ORDER BY seq"):
             entry = json.loads(document)
             fault = Fault(**entry["fault"])
-            generator = known.get(number) or random.Random(fault.seed)  # noqa: S311 - it picks calls, not secrets
+            seeded = None if fault.seed is None else random.Random(fault.seed)  # noqa: S311 - it picks calls
+            generator = known.get(number) or seeded
             self._active.append((number, entry["operation"], fault, generator))
         self._revision = revision
+
+    def _draw(self, generator: random.Random | None) -> float:
+        return self._store.machine.uniform(0, 1) if generator is None else generator.random()
 
     def _count(self, number: int, fault: Fault) -> bool:
         """Use up one hit; False if another worker took the last one."""

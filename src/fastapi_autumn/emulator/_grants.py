@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 
 from fastapi_autumn.emulator._clock import next_after
-from fastapi_autumn.emulator._customer import AttachedPlan, new_id
+from fastapi_autumn.emulator._customer import AttachedPlan
 from fastapi_autumn.emulator._entitlements import Entitlement, amount
 from fastapi_autumn.emulator._store import Document
 
 
 def entitlements_of(
-    plan: Document, attached: AttachedPlan, features: dict[str, Document], entities: Iterable[Document]
+    plan: Document,
+    attached: AttachedPlan,
+    features: dict[str, Document],
+    entities: Iterable[Document],
+    new_id: Callable[[str], str],
 ) -> list[Entitlement]:
     """Make the entitlements that a plan gives to a customer who gets it at `attached.started_at`."""
     anchor = attached.trial_ends_at or attached.started_at
@@ -22,6 +26,7 @@ def entitlements_of(
         if feature is None:
             continue
         held = entitlement(
+            new_id("cus_ent"),
             feature,
             item,
             started_at=attached.started_at,
@@ -43,7 +48,9 @@ def is_prepaid(item: Document) -> bool:
     return bool(item["price"]) and item["price"]["billing_method"] == "prepaid"
 
 
-def entitlement(feature: Document, item: Document, *, started_at: int, anchor: int, quantity: float = 0) -> Entitlement:
+def entitlement(
+    identifier: str, feature: Document, item: Document, *, started_at: int, anchor: int, quantity: float = 0
+) -> Entitlement:
     """Make one entitlement from an item of a plan, or from balances.create, which has the same fields.
 
     `quantity` is the whole number of units that a prepaid item was bought for, what is included counted in.
@@ -56,7 +63,7 @@ def entitlement(feature: Document, item: Document, *, started_at: int, anchor: i
     prepaid = max(Decimal(0), amount(quantity) - included)
     price = item.get("price")
     return Entitlement(
-        id=new_id("cus_ent"),
+        id=identifier,
         feature_id=feature["id"],
         created_at=started_at,
         boolean=feature["type"] == "boolean",

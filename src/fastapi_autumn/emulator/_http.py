@@ -51,6 +51,7 @@ class Call:
     publishable: bool = False
     base_url: str = ""
     rates: RateTable = built_in_rates
+    event_quiet_ms: int = 0
 
     def fields(self) -> Fields:
         """Read the body as an object, field by field."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi_autumn.emulator import _balances
 from fastapi_autumn.emulator._catalog import Catalog, is_free, is_one_off
 from fastapi_autumn.emulator._clock import add_interval
-from fastapi_autumn.emulator._customer import AttachedPlan, Customer, new_id
+from fastapi_autumn.emulator._customer import AttachedPlan, Customer
 from fastapi_autumn.emulator._entitlements import ZERO, Entitlement
 from fastapi_autumn.emulator._grants import entitlements_of
 from fastapi_autumn.emulator._store import Document, Store
@@ -31,7 +31,7 @@ def attach(
     trial: bool = True,
 ) -> AttachedPlan:
     """Put a plan on a customer at once; in a group it takes the place of the plan that is there."""
-    attached = new_plan(plan, now=now, quantities=quantities, entity_id=entity_id)
+    attached = new_plan(store, plan, now=now, quantities=quantities, entity_id=entity_id)
     if trial and plan.get("free_trial"):
         offered = plan["free_trial"]
         attached.trial_ends_at = add_interval(now, offered["duration_type"], offered["duration_length"])
@@ -45,11 +45,11 @@ def attach(
 
 
 def new_plan(
-    plan: Document, *, now: int, quantities: dict[str, float] | None = None, entity_id: str | None = None
+    store: Store, plan: Document, *, now: int, quantities: dict[str, float] | None = None, entity_id: str | None = None
 ) -> AttachedPlan:
     """Make the record of a plan on a customer."""
     return AttachedPlan(
-        id=new_id("cus_prod"),
+        id=store.new_id("cus_prod"),
         plan_id=plan["id"],
         version=plan["version"],
         group=plan["group"],
@@ -111,12 +111,16 @@ def catch_up(store: Store, catalog: Catalog, customer: Customer, now: int) -> bo
         if attached.period_end is not None and attached.period_end <= now and attached in customer.plans:
             _next_period(catalog, attached, now)
             changed = True
-    kept = [held for held in customer.entitlements if held.expires_at is None or held.expires_at > now]
+    kept = [
+        held
+        for held in customer.entitlements
+        if (held.expires_at is None or held.expires_at > now) and not held.is_spent
+    ]
     if len(kept) != len(customer.entitlements):
         customer.entitlements, changed = kept, True
     for held in customer.entitlements:
         if held.next_reset_at is not None or held.rollovers:
-            changed |= _balances.reset_if_due(held, now, new_id("roll"))
+            changed |= _balances.reset_if_due(held, now, store.new_id("roll"))
     return changed
 
 
@@ -126,7 +130,7 @@ def _start(store: Store, catalog: Catalog, customer: Customer, attached: Attache
     before = customer.entitlements
     if replaced is not None:
         end(customer, replaced)
-    made = entitlements_of(plan, attached, catalog.features, customer.entities)
+    made = entitlements_of(plan, attached, catalog.features, customer.entities, store.new_id)
     _carry_over(before, customer.entitlements, made, catalog)
     customer.plans.append(attached)
     customer.entitlements = customer.entitlements + made

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from fastapi_autumn.emulator import _controls, _customer, _lifecycle, _shapes
-from fastapi_autumn.emulator._balances import InsufficientBalance, OverageBehavior, deduct, in_order, is_allowed
-from fastapi_autumn.emulator._customer import Customer, new_id
+from fastapi_autumn.emulator import _controls, _customer, _lifecycle, _log, _shapes
+from fastapi_autumn.emulator._balances import OverageBehavior, deduct, in_order, is_allowed, settle
+from fastapi_autumn.emulator._customer import Customer
 from fastapi_autumn.emulator._entitlements import ZERO, Limits, Move, Slot, amount, slots_of
 from fastapi_autumn.emulator._errors import ApiError
 from fastapi_autumn.emulator._http import Call
@@ -79,62 +79,78 @@ class Meter:
     limits: Limits
 
     @classmethod
-    def of(cls, call: Call, customer: Customer, feature_id: str, entity_id: str | None = None) -> Meter:
-        """Look at a feature that the catalog has."""
+    def of(
+        cls,
+        call: Call,
+        customer: Customer,
+        feature_id: str,
+        entity_id: str | None = None,
+        properties: Document | None = None,
+    ) -> Meter:
+        """Look at a feature that the catalog has, for an event with some properties."""
         costs = call.catalog.costs[feature_id]
-        return cls(
-            call, customer, feature_id, entity_id, costs, _controls.limits(customer, call.catalog, call.now, entity_id)
+        limits = _controls.limits(
+            customer, call.catalog, call.now, feature_ids=costs, entity_id=entity_id, properties=properties
         )
+        return cls(call, customer, feature_id, entity_id, costs, limits)
 
-    def slots(self, *, refund: bool = False) -> list[Slot]:
+    def slots(self) -> list[Slot]:
         """List the slots that pay, in the order in which they are used."""
         return in_order(
             slots_of(self.customer.metered(self.costs), self.entity_id),
             credit_systems=self.call.catalog.credit_systems - {self.feature_id},
             entity_id=self.entity_id,
-            refund=refund,
         )
 
-    def shown_feature(self, units: Decimal) -> str:
-        """Choose whose balance the answer shows: the feature's own if it covers the amount, else a credit system's."""
+    def evaluated(self, units: Decimal) -> str:
+        """Choose whose balance a check looks at: the feature's own if it covers the amount, else a credit system's.
+
+        Autumn compares the amount as it was sent here, without the credit cost.
+        """
         slots = self.slots()
         systems = [key for key in self.costs if key != self.feature_id]
         if not systems or is_allowed(slots, self.feature_id, units, self.limits):
             return self.feature_id
         for key in systems:
-            if is_allowed(slots, key, units * self.costs[key], self.limits):
+            if is_allowed(slots, key, units, self.limits, self.costs[key]):
                 return key
         owned = {slot.entitlement.feature_id for slot in slots}
-        return next((key for key in (*systems, self.feature_id) if key in owned), systems[0])
+        return next((key for key in systems if key in owned), systems[0])
+
+    def moved(self, moves: Sequence[Move]) -> str:
+        """Choose whose balance is shown after a use: the one that something was taken from, else a credit system's."""
+        held = {item.id: item for item in self.customer.entitlements}
+        unlimited = {item.feature_id for item in self.customer.metered(self.costs) if item.unlimited}
+        taken: dict[str, Decimal] = {}
+        for move in moves:
+            if move.rollover_id is None:
+                key = held[move.entitlement_id].feature_id
+                taken[key] = taken.get(key, ZERO) + move.credits
+        for key in self.costs:
+            if key in unlimited:
+                return key
+        for key in self.costs:
+            if taken.get(key, ZERO) > 0:
+                return key
+        return next((key for key in self.costs if key != self.feature_id), self.feature_id)
 
     def allows(self, feature_id: str, units: Decimal) -> bool:
         """Tell whether the balance of a feature covers the amount."""
-        window = self.limits.usage_left.get(self.feature_id)
-        if window is not None and units > window:
-            return False
-        return is_allowed(self.slots(), feature_id, units * self.costs[feature_id], self.limits)
+        cost = self.costs[feature_id]
+        return is_allowed(self.slots(), feature_id, units * cost, self.limits, cost)
 
     def move(self, units: Decimal, behavior: OverageBehavior) -> list[Move]:
         """Take or give back, and count it towards the usage limits."""
-        window = self.limits.usage_left.get(self.feature_id)
-        if window is not None and units > window:
-            if behavior == "reject":
-                raise InsufficientBalance
-            units = window
-        moves = deduct(self.slots(refund=units < 0), units, costs=self.costs, limits=self.limits, behavior=behavior)
-        self.count(moves)
+        moves = deduct(self.slots(), units, costs=self.costs, limits=self.limits, behavior=behavior)
+        _controls.count_usage(self.customer, self.limits.windows)
         return moves
 
-    def count(self, moves: Sequence[Move]) -> None:
-        """Count moves towards the usage limits."""
-        held = {item.id: item.feature_id for item in self.customer.entitlements}
-        used: dict[str, Decimal] = {}
-        for move in moves:
-            key = held[move.entitlement_id]
-            used[key] = used.get(key, ZERO) + move.credits
-            if key != self.feature_id:
-                used[self.feature_id] = used.get(self.feature_id, ZERO) + move.units
-        _controls.count_usage(self.customer, self.call.catalog, used, self.call.now)
+    def settle(self, held: Sequence[Move], final_units: Decimal) -> list[Move]:
+        """Turn a hold into a use of `final_units`, and count it towards the usage limits or back."""
+        undone, moves = settle(self.slots(), held, final_units=final_units, costs=self.costs, limits=self.limits)
+        _controls.uncount_usage(self.customer, self.limits.windows, undone)
+        _controls.count_usage(self.customer, self.limits.windows)
+        return undone + moves
 
     def balance(self, feature_id: str, *, expand: bool = False) -> Document | None:
         """Show the balance of a feature."""
@@ -176,12 +192,14 @@ def record_event(
 ) -> None:
     """Write an event: the value that was asked for, and what really moved."""
     moved = _shapes.deductions(customer, moves)
-    call.store.insert(
+    number = call.store.insert(
         "INSERT INTO events (id, timestamp, customer, entity_id, feature_id, value, properties, deductions) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        new_id("evt"), call.now if timestamp is None else timestamp, customer.number, entity_id, feature_id,
+        call.store.new_id("evt"), call.now if timestamp is None else timestamp, customer.number, entity_id, feature_id,
         str(_shapes.number(value)), json.dumps(properties or {}), json.dumps(moved) if moved else None,
     )  # fmt: skip
+    if call.event_quiet_ms:
+        _log.wait(call.store, number, now=call.now, quiet_ms=call.event_quiet_ms)
 
 
 def units_of(value: float | None, default: int = 1) -> Decimal:

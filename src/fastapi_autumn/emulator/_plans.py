@@ -7,7 +7,6 @@ import json
 from fastapi_autumn.emulator import _controls, _display
 from fastapi_autumn.emulator._catalog import Catalog
 from fastapi_autumn.emulator._clock import BILLING_INTERVALS, RESET_INTERVALS
-from fastapi_autumn.emulator._customer import new_id
 from fastapi_autumn.emulator._errors import invalid_inputs, invalid_request
 from fastapi_autumn.emulator._store import Document, Store
 from fastapi_autumn.emulator._validation import Fields
@@ -21,7 +20,7 @@ def read_plan(fields: Fields, catalog: Catalog, *, now: int, before: Document | 
     plan["name"] = name or plan["name"]
     if "price" in fields:
         price = fields.object("price")
-        plan["price"] = _read_base_price(price) if price else None
+        plan["price"] = _read_base_price(price, catalog) if price else None
     if "items" in fields:
         items = [_read_item(item) for item in fields.objects("items")]
         fields.check()
@@ -171,7 +170,7 @@ def _blank_plan(now: int) -> Document:
     }
 
 
-def _read_base_price(fields: Fields) -> Document:
+def _read_base_price(fields: Fields, catalog: Catalog) -> Document:
     price: Document = {
         "amount": fields.number("amount", required=True),
         "interval": fields.choice("interval", BILLING_INTERVALS, required=True) or "month",
@@ -179,7 +178,7 @@ def _read_base_price(fields: Fields) -> Document:
     count = fields.count("interval_count")
     if count != 1:
         price["interval_count"] = count
-    return price | {"price_id": new_id("pr")}
+    return price | {"price_id": catalog.new_id("pr")}
 
 
 def _read_trial(fields: Fields) -> Document:
@@ -243,5 +242,5 @@ def _complete_item(item: Document, catalog: Catalog) -> Document:
     else:
         reset = item["reset"] if feature["consumable"] else None
     done = item | {"reset": reset}
-    done |= {"display": _display.item(done, feature), "entitlement_id": new_id("ent")}
-    return done | {"price_id": new_id("pr")} if item["price"] else done
+    done |= {"display": _display.item(done, feature), "entitlement_id": catalog.new_id("ent")}
+    return done | {"price_id": catalog.new_id("pr")} if item["price"] else done

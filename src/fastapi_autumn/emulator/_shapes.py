@@ -37,7 +37,7 @@ def customer(catalog: Catalog, who: Customer, *, now: int, env: str, expand: Ite
         "env": env,
         "metadata": who.metadata,
         "send_email_receipts": who.send_email_receipts,
-        "billing_controls": _billing_controls(who, now),
+        "billing_controls": _controls.shown(who, catalog, now),
         **_holdings(catalog, who, now, wanted, None),
         "config": who.config,
     }
@@ -89,7 +89,7 @@ def balance(
         catalog.features.get(feature_id, {}),
         feature_id,
         slots,
-        _controls.limits(who, catalog, now, entity_id),
+        _controls.limits(who, catalog, now, feature_ids=[feature_id], entity_id=entity_id),
         expand=expand,
     )
 
@@ -100,21 +100,21 @@ def flag(held: Entitlement) -> Document:
 
 
 def deductions(who: Customer, moves: Sequence[Move]) -> list[Document]:
-    """Show what moved, one entry for each balance."""
-    held = {item.id: item for item in who.entitlements}
-    totals: dict[str, Decimal] = {}
+    """Show what moved, one entry for each balance, and one for each that was rolled over."""
+    owners = {item.id: item for item in who.entitlements}
+    totals: dict[tuple[str, str], Decimal] = {}
     for move in moves:
-        totals[move.entitlement_id] = totals.get(move.entitlement_id, ZERO) + move.credits
+        place = (move.rollover_id or move.entitlement_id, move.entitlement_id)
+        totals[place] = totals.get(place, ZERO) + move.credits
     return [
         {
             "balance_id": identifier,
-            "feature_id": held[identifier].feature_id,
-            "plan_id": held[identifier].plan_id,
-            "reset": _reset(held[identifier]),
+            "feature_id": owners[owner].feature_id,
+            "plan_id": owners[owner].plan_id,
+            "reset": _reset(owners[owner]),
             "value": number(rounded(total)),
         }
-        for identifier, total in totals.items()
-        if identifier in held and total != 0
+        for (identifier, owner), total in totals.items()
     ]
 
 
@@ -260,16 +260,6 @@ def _entity_head(who: Customer, item: Document, env: str) -> Document:
     }
 
 
-def _billing_controls(who: Customer, now: int) -> Document:
-    shown: Document = {}
-    for kind, items in who.billing_controls.items():
-        shown[kind] = [{**item, "source": "customer"} for item in items]
-        if kind == "usage_limits":
-            for item in shown[kind]:
-                item["usage"] = number(_controls.window_usage(who, item, now))
-    return shown
-
-
 def _balance(feature: Document, feature_id: str, slots: list[Slot], limits: Limits, *, expand: bool) -> Document:
     unlimited = [slot for slot in slots if slot.entitlement.unlimited]
     shown_slots = unlimited or slots
@@ -319,11 +309,11 @@ def _breakdown(slots: list[Slot]) -> list[tuple[Document, Decimal, Decimal]]:
     for mine in by_entitlement.values():
         held, times = mine[0].entitlement, len(mine)
         left = sum((slot.balance for slot in mine), ZERO)
-        granted = held.granted * times
+        granted = (held.granted + held.adjustment) * times
         shown: dict[str, Any] = {
             "id": held.id,
             "plan_id": held.plan_id,
-            "included_grant": number(held.included * times),
+            "included_grant": number((held.included + held.adjustment) * times),
             "prepaid_grant": number(held.prepaid * times),
             "remaining": 0 if held.unlimited else number(rounded(max(ZERO, left))),
             "usage": number(rounded(granted - left)),

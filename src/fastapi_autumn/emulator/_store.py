@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from fastapi_autumn._machine import MACHINE, Machine
+
 Row: TypeAlias = tuple[Any, ...]
 Document: TypeAlias = dict[str, Any]
 
@@ -45,6 +47,7 @@ CREATE TABLE IF NOT EXISTS events (
 );
 CREATE INDEX IF NOT EXISTS events_by_time ON events (timestamp, seq);
 CREATE INDEX IF NOT EXISTS events_by_customer ON events (customer, timestamp, seq);
+CREATE TABLE IF NOT EXISTS event_log (only INTEGER PRIMARY KEY, first_waiting INTEGER, last_at INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS locks (
     id TEXT PRIMARY KEY, customer INTEGER NOT NULL, expires_at INTEGER, receipt TEXT NOT NULL
 );
@@ -58,7 +61,7 @@ INSERT OR IGNORE INTO state (only) VALUES (1);
 """
 
 _TABLES = (
-    "features", "plans", "customers", "customer_plans", "events", "locks", "claims", "keys", "tickets",
+    "features", "plans", "customers", "customer_plans", "events", "event_log", "locks", "claims", "keys", "tickets",
     "faults", "fault_counts",
 )  # fmt: skip
 
@@ -79,7 +82,8 @@ class State(NamedTuple):
 class Store:
     """One connection to the emulator's file, or to a database in memory that only this process sees."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, machine: Machine = MACHINE) -> None:
+        self.machine = machine
         if str(path) != ":memory:":
             Path(path).parent.mkdir(parents=True, exist_ok=True)
         self.lock = threading.RLock()
@@ -87,11 +91,19 @@ class Store:
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_PATIENCE)
         # An emulator may live as long as the process; newer Pythons warn of a connection that nobody closed.
         weakref.finalize(self, self._db.close)
-        _use_write_ahead_log(self._db)
+        _use_write_ahead_log(self._db, machine)
         # The journal protects against a killed process. Only a power cut could lose the last writes, and what is
         # emulated here is not worth an fsync per request.
         self._db.execute("PRAGMA synchronous = OFF")
         self._db.executescript(_SCHEMA)
+
+    def new_id(self, prefix: str) -> str:
+        """Make an id that looks like Autumn's."""
+        return f"{prefix}_{self.machine.new_id()}"
+
+    def new_secret(self) -> str:
+        """Make a word that nobody can guess: 180 bits at the least."""
+        return "".join(self.machine.new_id() for _ in range(3))
 
     def close(self) -> None:
         """Close the connection; the file stays."""
@@ -173,6 +185,10 @@ class Store:
         self._db.execute("DELETE FROM claims WHERE kind = ? AND key = ? AND expires_at <= ?", (kind, key, now))
         return self.run("INSERT OR IGNORE INTO claims VALUES (?, ?, ?)", kind, key, until) == 1
 
+    def release(self, kind: str, key: str) -> None:
+        """Give a claim up."""
+        self._db.execute("DELETE FROM claims WHERE kind = ? AND key = ?", (kind, key))
+
     def is_claimed(self, kind: str, key: str, *, now: int) -> bool:
         """Tell whether a claim on this key stands."""
         return (
@@ -195,14 +211,14 @@ class Store:
         return found
 
 
-def _use_write_ahead_log(database: sqlite3.Connection) -> None:
+def _use_write_ahead_log(database: sqlite3.Connection, machine: Machine) -> None:
     """Switch a new file over. SQLite does not wait for its turn here, so workers that start together have to."""
-    deadline = time.monotonic() + _PATIENCE
+    deadline = machine.steady() + _PATIENCE
     while True:
         try:
             database.execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
+            if machine.steady() > deadline:
                 raise
             time.sleep(0.01)
         else:

@@ -81,8 +81,8 @@ def price(system: Document, model_id: str, usage: Mapping[str, int], table: Rate
     return TokenPrice(cost, properties)
 
 
-def genai_rates(provider: str, model: str) -> Rates | None:
-    """Look a model up in genai-prices, where that is installed; else among the built-in ones."""
+def genai_rates(provider: str, model: str, now: int) -> Rates | None:
+    """Look a model up in genai-prices, where that is installed, as of `now` (ms); else among the built-in ones."""
     try:
         from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415 - optional, and slow to import
     except ImportError:
@@ -91,7 +91,7 @@ def genai_rates(provider: str, model: str) -> Rates | None:
         _, found = get_snapshot().find_provider_model(model, None, provider, None)
     except LookupError:
         return None
-    listed: Any = found.get_prices(datetime.now(UTC))
+    listed: Any = found.get_prices(datetime.fromtimestamp(now / 1_000, UTC))
     rates = {name: getattr(listed, field, None) for name, field in _GENAI_NAMES.items()}
     # A price with steps counts from its first one.
     flat = {name: amount(getattr(rate, "base", rate)) for name, rate in rates.items() if rate is not None}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from fastapi_autumn.emulator._balances import in_order, set_remaining
+from fastapi_autumn.emulator._balances import deduct, in_order, set_total
 from fastapi_autumn.emulator._clock import RESET_INTERVALS
 from fastapi_autumn.emulator._customer import Customer
 from fastapi_autumn.emulator._entitlements import ZERO, Slot, amount, slots_of
@@ -41,7 +42,7 @@ def create(call: Call) -> Any:
     item: Document = {"included": grant or 0, "unlimited": unlimited, "reset": reset, "price": None}
     if rollover:
         item["rollover"] = rollover
-    held = entitlement(feature, item, started_at=call.now, anchor=call.now)
+    held = entitlement(call.store.new_id("cus_ent"), feature, item, started_at=call.now, anchor=call.now)
     held.entity_id = entity_id
     held.expires_at = expires_at
     if balance_id:
@@ -66,22 +67,26 @@ def update(call: Call) -> Any:
         raise invalid_request("Cannot provide both remaining and usage")
     customer = customer_of(call, customer_id)
     call.catalog.feature(feature_id)
-    slots = _slots(call, customer, fields, feature_id)
-    if slots:
-        first = slots[0].entitlement
+    costs = call.catalog.costs[feature_id]
+    own, paying = _slots(call, customer, fields, [feature_id]), _slots(call, customer, fields, costs)
+    if not paying:
+        raise invalid_request(f"No balances to update for feature {feature_id}, customer {customer_id}", status=404)
+    if remaining is not None:
+        set_total(own, amount(remaining), costs)
+    elif added is not None:
+        # Adding goes the way of a refund: a feature that credits pay for gets credits.
+        deduct(paying, -amount(added), costs=costs, behavior="set")
+    if usage is not None:
+        set_total(own, sum((slot.entitlement.granted for slot in own), ZERO) - amount(usage), costs)
+    if own:
+        first = own[0].entitlement
         if grant is not None:
-            slots[0].add(amount(grant) - first.included)
-            first.included = amount(grant)
+            # What is granted changes, and not what is left of it: that is another field.
+            first.adjustment = amount(grant) - sum((slot.entitlement.included for slot in own), ZERO)
         if next_reset_at is not None:
             first.next_reset_at = first.anchor = next_reset_at
         if expires_at is not None:
             first.expires_at = expires_at
-        if remaining is not None:
-            set_remaining(slots, amount(remaining))
-        elif usage is not None:
-            set_remaining(slots, sum((slot.entitlement.granted for slot in slots), ZERO) - amount(usage))
-        if added is not None:
-            slots[0].add(amount(added))
     save(call, customer)
     return {"success": True}
 
@@ -97,7 +102,9 @@ def delete(call: Call) -> Any:
     customer = customer_of(call, customer_id)
     if feature_id is not None:
         call.catalog.feature(feature_id)
-    gone = {slot.entitlement.id for slot in _slots(call, customer, fields, feature_id)}
+    gone = {
+        slot.entitlement.id for slot in _slots(call, customer, fields, None if feature_id is None else [feature_id])
+    }
     if balance_id is None:
         gone = {held.id for held in customer.entitlements if held.id in gone and held.product_id is None}
     customer.entitlements = [held for held in customer.entitlements if held.id not in gone]
@@ -105,8 +112,8 @@ def delete(call: Call) -> Any:
     return {"success": True}
 
 
-def _slots(call: Call, customer: Customer, fields: Fields, feature_id: str | None) -> list[Slot]:
-    """List the slots that a correction means: of a feature, an entity, an interval, or one balance."""
+def _slots(call: Call, customer: Customer, fields: Fields, feature_ids: Iterable[str] | None) -> list[Slot]:
+    """List the slots that a correction means: of some features, an entity, an interval, or one balance."""
     entity_id = fields.string("entity_id", nullable=True)
     interval = fields.choice("interval", RESET_INTERVALS)
     balance_id = fields.string("balance_id", nullable=True)
@@ -116,7 +123,7 @@ def _slots(call: Call, customer: Customer, fields: Fields, feature_id: str | Non
     held = [
         item
         for item in customer.entitlements
-        if feature_id in (None, item.feature_id)
+        if (feature_ids is None or item.feature_id in feature_ids)
         and not item.boolean
         and interval in (None, item.interval)
         and balance_id in (None, item.id)

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi_autumn.emulator import _lifecycle
 from fastapi_autumn.emulator._catalog import is_free, total_price
 from fastapi_autumn.emulator._clock import add_interval
-from fastapi_autumn.emulator._customer import AttachedPlan, Customer, new_id
+from fastapi_autumn.emulator._customer import AttachedPlan, Customer
 from fastapi_autumn.emulator._entitlements import ZERO, amount
 from fastapi_autumn.emulator._errors import ApiError, invalid_request
 from fastapi_autumn.emulator._http import Call, Operation
@@ -130,7 +130,7 @@ def setup_payment(call: Call) -> Any:
     success_url = fields.string("success_url", nullable=True)
     fields.check()
     customer = customer_of(call, customer_id)
-    identifier = new_id("cs_setup")
+    identifier = call.store.new_id("cs_setup")
     call.store.put_ticket("checkout", identifier, {"customer": customer.number, "success_url": success_url})
     return {"customer_id": customer.id, "url": f"{call.base_url}/checkout/{identifier}"}
 
@@ -167,7 +167,11 @@ def _is_later(call: Call, request: _Attach, current: AttachedPlan) -> bool:
 
 def _schedule(call: Call, request: _Attach, current: AttachedPlan) -> None:
     follower = _lifecycle.new_plan(
-        request.plan, now=current.period_end or call.now, quantities=request.quantities, entity_id=request.entity_id
+        call.store,
+        request.plan,
+        now=current.period_end or call.now,
+        quantities=request.quantities,
+        entity_id=request.entity_id,
     )
     follower.status = "scheduled"
     current.canceled_at, current.expires_at = call.now, current.period_end
@@ -185,9 +189,9 @@ def _needs_checkout(request: _Attach) -> bool:
 
 def _checkout(call: Call, request: _Attach) -> str:
     customer = request.customer
-    customer.stripe_id = customer.stripe_id or new_id("cus")
+    customer.stripe_id = customer.stripe_id or call.store.new_id("cus")
     save(call, customer)
-    identifier = new_id("cs_test")
+    identifier = call.store.new_id("cs_test")
     call.store.put_ticket(
         "checkout",
         identifier,

@@ -46,7 +46,7 @@ def check(call: Call) -> Any:
     if feature["type"] == "boolean":
         answer = _check_flag(request, customer)
     else:
-        meter = Meter.of(call, customer, request.feature_id, request.entity_id)
+        meter = Meter.of(call, customer, request.feature_id, request.entity_id, request.properties)
         answer = _check_and_take(meter, feature, request) if request.moves_credits else _check_only(meter, request)
     if request.with_preview:
         answer["preview"] = None if answer["allowed"] else preview(call.catalog, customer, request.feature_id)
@@ -110,7 +110,7 @@ def _check_flag(request: _Check, customer: Customer) -> Document:
 
 
 def _check_only(meter: Meter, request: _Check) -> Document:
-    shown = meter.shown_feature(request.units)
+    shown = meter.evaluated(request.units)
     return _answer(
         request,
         allowed=meter.allows(shown, request.units),
@@ -121,11 +121,9 @@ def _check_only(meter: Meter, request: _Check) -> Document:
 
 def _check_and_take(meter: Meter, feature: Document, request: _Check) -> Document:
     call, customer = meter.call, meter.customer
-    if request.lock is not None:
-        if not feature["consumable"]:
-            raise invalid_request("Lock is not supported for allocated features")
-        locks.refuse_taken(call, request.lock)
-    shown = meter.shown_feature(request.units)
+    if request.lock is not None and not feature["consumable"]:
+        raise invalid_request("Lock is not supported for allocated features")
+    shown = meter.evaluated(request.units)
     slots = meter.slots()
     if not slots and request.units > 0:
         # Nobody could pay, so nothing is converted either: the amount comes back as it was sent.
@@ -140,7 +138,9 @@ def _check_and_take(meter: Meter, feature: Document, request: _Check) -> Documen
             balance=meter.balance(shown, expand="balance.feature" in request.expand),
         )
     if request.lock is not None and slots:
-        locks.keep(meter, request.lock, request.units, moves, request.properties)
+        # A check that is denied does not look at the id.
+        locks.refuse_taken(call, request.lock)
+        locks.keep(meter, request.lock, moves, request.properties)
     if not request.skip_event:
         record_event(
             call,
@@ -156,7 +156,7 @@ def _check_and_take(meter: Meter, feature: Document, request: _Check) -> Documen
         request,
         allowed=True,
         required=meter.in_shown_units(shown, request.units),
-        balance=meter.balance(shown, expand="balance.feature" in request.expand),
+        balance=meter.balance(meter.moved(moves), expand="balance.feature" in request.expand),
     )
     balances = meter.balances()
     return answer if balances is None else answer | {"balances": balances}

@@ -6,7 +6,7 @@ import json
 from functools import partial
 from typing import Any
 
-from fastapi_autumn.emulator import _lists
+from fastapi_autumn.emulator import _lists, _log
 from fastapi_autumn.emulator._clock import DAY, HOUR, SECOND
 from fastapi_autumn.emulator._customer import Customer, load
 from fastapi_autumn.emulator._errors import invalid_inputs, invalid_request
@@ -44,7 +44,7 @@ def list_(call: Call) -> Any:
     if _too_often(call, customer_id):
         text = "Too many requests, please try again later."
         return Answer(429, text, {"retry-after": "1"}, "text/plain; charset=UTF-8")
-    where, values = _where(customer_id, entity_id, features, custom)
+    where, values = _where(call, customer_id, entity_id, features, custom)
     if page.cursor:
         where += " AND (timestamp, e.seq) < (?, (SELECT seq FROM events WHERE id = ? AND timestamp = ?))"
         time = page.cursor["t"] // _MICROSECONDS
@@ -84,7 +84,7 @@ def aggregate(call: Call) -> Any:
     if not 0 <= end - start <= 1_000 * DAY:
         raise invalid_inputs("custom_range: start has to come before end, and at most 1000 days before it")
     bins = bins_of(start, end, size)
-    where, values = _where(customer_id, entity_id, features, (bins[0], end))
+    where, values = _where(call, customer_id, entity_id, features, (bins[0], end))
     for name, value in wanted.items():
         where += " AND CAST(json_extract(properties, ?) AS TEXT) = ?"
         values += [_path(name), value]
@@ -185,9 +185,13 @@ def _property_filter(fields: Fields) -> dict[str, str]:
 
 
 def _where(
-    customer_id: str | None, entity_id: str | None, features: list[str], span: tuple[int, int] | None
+    call: Call, customer_id: str | None, entity_id: str | None, features: list[str], span: tuple[int, int] | None
 ) -> tuple[str, list[Any]]:
     where, values = "1", list[Any]()
+    hidden = _log.hidden_from(call.store, now=call.now, quiet_ms=call.event_quiet_ms)
+    if hidden is not None:
+        where += " AND e.seq < ?"
+        values.append(hidden)
     if customer_id is not None:
         where += " AND e.customer = (SELECT seq FROM customers WHERE id = ?)"
         values.append(customer_id)

@@ -9,7 +9,6 @@ from decimal import Decimal
 from typing import Any
 
 from fastapi_autumn.emulator import _customer, _lifecycle
-from fastapi_autumn.emulator._balances import settle
 from fastapi_autumn.emulator._clock import DAY, HOUR
 from fastapi_autumn.emulator._entitlements import ZERO, Move, amount
 from fastapi_autumn.emulator._errors import ApiError, invalid_inputs, invalid_request
@@ -29,7 +28,7 @@ class Lock:
 
 def read(fields: Fields | None, now: int) -> Lock | None:
     """Read the `lock` of a check."""
-    if fields is None or fields.raw("enabled") is False:
+    if fields is None:
         return None
     if fields.raw("enabled") is not True:
         fields.fail("enabled", "Invalid input: expected true")
@@ -48,7 +47,7 @@ def refuse_taken(call: Call, lock: Lock) -> None:
         raise ApiError(409, "lock_already_exists", "A lock with this ID already exists")
 
 
-def keep(meter: Meter, lock: Lock, units: Decimal, moves: Sequence[Move], properties: Document | None) -> None:
+def keep(meter: Meter, lock: Lock, moves: Sequence[Move], properties: Document | None) -> None:
     """Keep the receipt of a hold: what was taken from where.
 
     A hold that has expired before it began (seconds sent as milliseconds, say) has no receipt: it can never be
@@ -59,7 +58,6 @@ def keep(meter: Meter, lock: Lock, units: Decimal, moves: Sequence[Move], proper
     receipt = {
         "feature_id": meter.feature_id,
         "entity_id": meter.entity_id,
-        "units": str(units),
         "moves": [asdict(move) for move in moves],
         "properties": properties or {},
     }
@@ -86,33 +84,32 @@ def finalize(call: Call) -> Any:
         raise invalid_request(f"Lock not found for ID: {lock_id}", keep_writes=True)
     if call.store.is_claimed("lock", lock_id, now=call.now):
         raise invalid_request("Lock receipt not claimable: RESERVATION_ALREADY_PROCESSING", status=409)
-    number, receipt = row[0], json.loads(row[1])
-    confirmed = amount(receipt["units"] if override is None else override)
-    final = confirmed if action == "confirm" else ZERO
-    _close(call, lock_id, number, receipt, final, properties=properties)
+    final = ZERO if action == "release" else None if override is None else amount(override)
+    _close(call, lock_id, row[0], json.loads(row[1]), final, properties=properties)
     return {"success": True}
 
 
 def release_expired(call: Call) -> None:
-    """Release every hold whose time is up, as Autumn's timer does."""
+    """Release every hold whose time is up, as Autumn's timer does.
+
+    A hold under a claimed id cannot be closed by anybody, and neither by its timer: its credits stay taken.
+    """
     rows = call.store.rows(
-        "SELECT id, customer, receipt, expires_at FROM locks WHERE expires_at <= ? ORDER BY expires_at", call.now
+        "SELECT id, customer, receipt, expires_at FROM locks WHERE expires_at <= ? ORDER BY expires_at, id", call.now
     )
     for lock_id, number, receipt, expires_at in rows:
-        call.store.claim("lock", lock_id, now=call.now, until=expires_at + HOUR)
-        _close(call, lock_id, number, json.loads(receipt), ZERO, properties=None)
+        if call.store.claim("lock", lock_id, now=expires_at, until=expires_at + HOUR):
+            _close(call, lock_id, number, json.loads(receipt), ZERO, properties=None)
+        else:
+            call.store.run("UPDATE locks SET expires_at = NULL WHERE id = ?", lock_id)
 
 
 def _close(
-    call: Call, lock_id: str, number: int, receipt: Document, final: Decimal, *, properties: Document | None
+    call: Call, lock_id: str, number: int, receipt: Document, final: Decimal | None, *, properties: Document | None
 ) -> None:
-    """Forget a hold and make it a use of `final` units; 0 gives everything back."""
+    """Forget a hold and make it a use of `final` units; 0 gives everything back, None leaves it as it is."""
     call.store.run("DELETE FROM locks WHERE id = ?", lock_id)
     customer = _customer.load_number(call.store, number)
-    held = amount(receipt["units"])
-    if customer is None or final == held or receipt["feature_id"] not in call.catalog.costs:
-        return
-    _lifecycle.catch_up(call.store, call.catalog, customer, call.now)
     moves = [
         Move(
             move["entitlement_id"],
@@ -123,16 +120,20 @@ def _close(
         )
         for move in receipt["moves"]
     ]
-    meter = Meter.of(call, customer, receipt["feature_id"], receipt["entity_id"])
-    moved = settle(meter.slots(), moves, held_units=held, final_units=final, costs=meter.costs, limits=meter.limits)
-    meter.count(moved)
+    held = sum((move.units for move in moves), ZERO)
+    if customer is None or final is None or final == held or receipt["feature_id"] not in call.catalog.costs:
+        return
+    _lifecycle.catch_up(call.store, call.catalog, customer, call.now)
+    properties = receipt["properties"] if properties is None else properties
+    meter = Meter.of(call, customer, receipt["feature_id"], receipt["entity_id"], properties)
+    moved = meter.settle(moves, final)
     record_event(
         call,
         customer,
         receipt["feature_id"],
         final - held,
         moved,
-        properties=receipt["properties"] if properties is None else properties,
+        properties=properties,
         entity_id=receipt["entity_id"],
     )
     save(call, customer)

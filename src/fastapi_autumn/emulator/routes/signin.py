@@ -9,7 +9,6 @@ import base64
 import hashlib
 import hmac
 import html
-import secrets
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -51,7 +50,7 @@ def consent(call: Call) -> Any:
     if form.get("decision") != "allow":
         answer = {"error": "access_denied", "error_description": "User denied", "state": form.get("state", "")}
     else:
-        code = secrets.token_urlsafe(24)
+        code = call.store.new_secret()
         kept = {"challenge": form.get("code_challenge"), "redirect_uri": target, "until": call.now + _MINUTES}
         call.store.put_ticket("code", code, kept | {"client_id": form.get("client_id")})
         answer = {"code": code, "state": form.get("state", "")}
@@ -74,7 +73,7 @@ def token(call: Call) -> Any:
         or not hmac.compare_digest(challenge, code["challenge"] or "")
     ):
         return Answer(400, {"error": "invalid_grant", "error_description": "The code is not valid"})
-    access = f"am_oauth_{secrets.token_urlsafe(24)}"
+    access = f"am_oauth_{call.store.new_secret()}"
     call.store.put_ticket("access", access, {"until": call.now + HOUR})
     return {"access_token": access, "token_type": "Bearer", "expires_in": HOUR // 1_000, "scope": "openid"}
 
@@ -86,7 +85,8 @@ def create_keys(call: Call) -> Any:
     if known is None or known["until"] < call.now:
         raise ApiError(401, "invalid_token", "Invalid or expired access token")
     pair = {
-        name: f"am_sk_{kind}_{secrets.token_hex(16)}" for name, kind in (("sandbox_key", "test"), ("prod_key", "live"))
+        name: f"am_sk_{kind}_{call.store.new_secret()}"
+        for name, kind in (("sandbox_key", "test"), ("prod_key", "live"))
     }
     for key in pair.values():
         _keys.add(call.store, key)

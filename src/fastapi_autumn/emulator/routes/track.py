@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, cast
 
 from fastapi_autumn.emulator import _shapes, _tokens
-from fastapi_autumn.emulator._balances import InsufficientBalance, OverageBehavior, set_remaining
+from fastapi_autumn.emulator._balances import InsufficientBalance, OverageBehavior, set_total
 from fastapi_autumn.emulator._clock import DAY
 from fastapi_autumn.emulator._customer import Customer
 from fastapi_autumn.emulator._entitlements import ZERO
@@ -100,7 +100,7 @@ def set_usage(call: Call) -> Any:
     call.catalog.feature(feature_id)
     meter = Meter.of(call, customer, feature_id)
     own = [slot for slot in meter.slots() if slot.entitlement.feature_id == feature_id]
-    set_remaining(own, sum((slot.entitlement.granted for slot in own), Decimal(0)) - units_of(value))
+    set_total(own, sum((slot.entitlement.granted for slot in own), ZERO) - units_of(value), meter.costs)
     save(call, customer)
     return {"success": True}
 
@@ -150,18 +150,12 @@ def _take(
     call: Call, customer: Customer, features: list[str], request: _Track, *, zero_takes: Decimal = ZERO
 ) -> Document:
     deductions: list[Document] = []
-    shown: Document | None = None
+    shown: Document = {}
     balances: Document = {}
     for feature_id in features:
-        meter = Meter.of(call, customer, feature_id, request.entity_id)
-        key = meter.shown_feature(request.value)
-        units = request.value or zero_takes
-        behavior = request.behavior
-        if behavior == "cap" and units > 0 and not call.catalog.features[feature_id]["consumable"]:
-            # Seats that are taken are taken: what is not consumed may go past what was granted.
-            behavior = "overflow"
+        meter = Meter.of(call, customer, feature_id, request.entity_id, request.properties)
         try:
-            moves = meter.move(units, behavior)
+            moves = meter.move(request.value or zero_takes, request.behavior)
         except InsufficientBalance:
             text = _shapes.number(request.value)
             raise ApiError(
@@ -172,11 +166,14 @@ def _take(
                 call, customer, feature_id, request.value, moves,
                 properties=request.properties, entity_id=request.entity_id, timestamp=request.timestamp,
             )  # fmt: skip
-        shown = shown or meter.balance(key)
+        key = meter.moved(moves)
+        shown |= {key: meter.balance(key)}
         balances |= meter.balances() or ({feature_id: meter.balance(feature_id)} if len(features) > 1 else {})
         deductions += _shapes.deductions(customer, moves)
     save(call, customer)
-    answer: Document = {"customer_id": request.customer_id, "value": _shapes.number(request.value), "balance": shown}
+    found = [balance for balance in shown.values() if balance is not None]
+    balance = found[0] if len(found) == 1 else None
+    answer: Document = {"customer_id": request.customer_id, "value": _shapes.number(request.value), "balance": balance}
     if request.entity_id is not None:
         answer["entity_id"] = request.entity_id
     if balances:
