@@ -98,9 +98,9 @@ def plain_port(upstream: str) -> FastAPI:
 def settings_for(name: str, *, upstream: str, directory: Path) -> AutumnSettings:
     """Return the settings of a variant such as `httptools-hold`."""
     transport, _, settlement = name.partition("-")
-    values: dict[str, Any] = {"transport": transport, "settlement": settlement}
+    values: dict[str, Any] = {"transport": transport, "charging": settlement}
     if name == "no-journal":
-        values = {"transport": "httptools", "settlement": "deduct"}
+        values = {"transport": "httptools", "charging": "deduct"}
     return AutumnSettings(
         _env_file=None,
         secret_key=SecretStr(SECRET_KEY),

@@ -86,17 +86,28 @@ class Service:
             await task
 
     async def settled(self) -> None:
-        """Wait until nothing is left in the outbox."""
-        running = self.autumn._running[asyncio.get_running_loop()]
-        assert running.sender is not None
+        """Wait until Autumn has been told everything."""
+        # A server ends a request a moment after its client has read the answer.
         await asyncio.sleep(0.05)
-        await running.sender.drain()
+        await self.autumn.settled()
 
     async def used(self, customer: str = "ada") -> Decimal:
         """How many credits the customer has used, by Autumn's books."""
         await self.settled()
         record = await self.autumn.client.customers.get_or_create(Customer(customer))
         return record.balances["ai_credits"].usage
+
+
+async def until(condition: Any, *, seconds: float = 60) -> None:
+    """Wait until `condition()` is true, or true once awaited."""
+    async with asyncio.timeout(seconds):
+        while True:
+            result = condition()
+            if asyncio.iscoroutine(result):
+                result = await result
+            if result:
+                return
+            await asyncio.sleep(0.01)
 
 
 async def request_raw(

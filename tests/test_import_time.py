@@ -21,7 +21,7 @@ HEAVY = [
     "pytest",
     "pygments",
 ]
-ROOMS = ["emulator", "catalog", "cli", "settlement.outbox", "settlement.sender", "pytest_plugin"]
+ROOMS = ["emulator", "catalog", "cli", "settlement.sql", "settlement.sender", "pytest_plugin"]
 
 
 def run(program: str) -> str:

@@ -19,8 +19,7 @@ from starlette.background import BackgroundTask
 from starlette.middleware.base import BaseHTTPMiddleware
 
 from fastapi_autumn import Charge, ModelCharge
-from service import Service
-from settlement.entries import until
+from service import Service, until
 
 PRICE = Decimal(5)
 KEPT, REFUNDED = PRICE, Decimal(0)

@@ -110,7 +110,7 @@ def test_catalog_and_settings_can_be_overridden(pytester: pytest.Pytester) -> No
 
         @pytest.fixture
         def autumn_settings(autumn_settings):
-            return autumn_settings.model_copy(update={"settlement": "hold"})
+            return autumn_settings.model_copy(update={"charging": "hold"})
         """
     )
     pytester.makepyfile(
@@ -120,7 +120,7 @@ def test_catalog_and_settings_can_be_overridden(pytester: pytest.Pytester) -> No
             from app import create_app
 
             def test_one(autumn_settings, autumn_customer):
-                assert autumn_settings.settlement == "hold"
+                assert autumn_settings.charging == "hold"
                 with TestClient(create_app(autumn_settings), headers={"x-user": "ada"}) as client:
                     assert client.post("/ai/chat", json={"model": "gpt-4o"}).status_code == 200
                     assert client.post("/ai/chat", json={"model": "gpt-4o"}).status_code == 402

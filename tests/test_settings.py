@@ -33,7 +33,8 @@ WRITTEN: dict[str, tuple[str, Any]] = {
     "prices": ("prices.toml", Path("prices.toml")),
     "max_body_bytes": ("0", 0),
     "ensure_ttl": ("30", 30.0),
-    "settlement": ("hold", "hold"),
+    "when_cut_off": ("deny", "deny"),
+    "charging": ("hold", "hold"),
     "hold_ttl": ("600", 600.0),
     "on_unavailable": ("allow", "allow"),
     "refund_on_disconnect": ("1", True),
@@ -208,7 +209,7 @@ def test_takes_origins(url: str) -> None:
         ("feature_id", ""),
         ("max_body_bytes", "-1"),
         ("ensure_ttl", "-0.1"),
-        ("settlement", "later"),
+        ("charging", "later"),
         ("hold_ttl", "59"),
         ("hold_ttl", "86401"),
         ("on_unavailable", "maybe"),
@@ -226,8 +227,8 @@ def test_refuses_values_out_of_range(name: str, written: str) -> None:
 
 def test_names_every_wrong_variable_at_once() -> None:
     """Whoever sets up a service should not have to start it once per mistake."""
-    message = refusal(timeout="soon", settlement="later", secret_key="nonsense")
-    assert re.findall(r"AUTUMN_\w+(?=:)", message) == ["AUTUMN_SECRET_KEY", "AUTUMN_TIMEOUT", "AUTUMN_SETTLEMENT"]
+    message = refusal(timeout="soon", charging="later", secret_key="nonsense")
+    assert re.findall(r"AUTUMN_\w+(?=:)", message) == ["AUTUMN_SECRET_KEY", "AUTUMN_TIMEOUT", "AUTUMN_CHARGING"]
 
 
 @pytest.mark.parametrize("name", sorted(set(WRITTEN) - {"emulator_path", "prices", "outbox_url", "feature_id"}))

@@ -1,17 +1,21 @@
 """`Autumn`: the one object an application makes. It wires the rooms together and knows when they live."""
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, WebSocketDisconnect
+from pydantic_core import from_json
+from starlette.requests import ClientDisconnect
 
+from ._machine import MACHINE, Machine
 from ._scope import Runtime
 from .charge import Charge, Charges, Delivery, PriceList
 from .client import AutumnClient
@@ -21,7 +25,8 @@ from .models import Customer
 from .pricing import ModelPrices
 from .pricing import credits as exact_credits
 from .router import billing_router
-from .settings import AutumnSettings, Settlement
+from .settings import AutumnSettings
+from .settlement import Charging
 from .transports import AsgiTransport, Transport
 
 if TYPE_CHECKING:
@@ -31,10 +36,14 @@ if TYPE_CHECKING:
     from .emulator import Emulator
     from .settlement.outbox import Outbox
     from .settlement.sender import Sender
+    from .settlement.store import Account, Store
 
 __all__ = ["Autumn", "Prices", "default_catalog"]
 
 _log = logging.getLogger("fastapi_autumn")
+
+_FIRST_PAUSE_SECONDS = 5.0
+_LONGEST_PAUSE_SECONDS = 300.0
 
 Prices = PriceList | Mapping[str, Decimal | float | str] | str | Path | Callable[[str], Decimal | float | str | None]
 
@@ -50,6 +59,7 @@ class Autumn:
             directory, or else the example of the documentation.
         http_client: Your own `httpx.AsyncClient` for the calls to Autumn; you close it.
         transport: Something else that carries them.
+        machine: Clocks, chance and ids, for tests.
 
     Raises:
         ConfigurationError: No key and no emulator, a key that cannot be one, or no price list.
@@ -63,7 +73,9 @@ class Autumn:
         catalog: Any = None,
         http_client: "httpx.AsyncClient | None" = None,
         transport: Transport | None = None,
+        machine: Machine = MACHINE,
     ) -> None:
+        self._machine = machine
         self.settings = settings or AutumnSettings.load()
         self.settings.require_backend()
         self.prices = _price_list(prices if prices is not None else self.settings.prices)
@@ -152,11 +164,12 @@ class Autumn:
         feature_id: str | None = None,
         entity_id: str | None = None,
         properties: Mapping[str, Any] | None = None,
-        settlement: Settlement | None = None,
+        charging: Charging | None = None,
     ) -> AsyncIterator[Charge]:
         """Charge for what happens inside, outside of HTTP: in a worker, a WebSocket, a script.
 
-        An exception, or a cancellation, gives the credits back. The customer is created if need be.
+        An exception, or a cancellation, gives the credits back. A caller who has left (`WebSocketDisconnect`,
+        `ClientDisconnect`) pays as on a route. The customer is created if need be.
 
         Raises:
             UnknownModel: The price list does not have the model.
@@ -172,7 +185,8 @@ class Autumn:
                 feature_id=feature_id,
                 entity_id=entity_id,
                 properties=properties,
-                settlement=settlement,
+                charging=charging,
+                gone=(WebSocketDisconnect, ClientDisconnect),
             ) as charge,
         ):
             yield charge
@@ -190,41 +204,91 @@ class Autumn:
         emulator = (lambda: self.emulator) if self.settings.emulator else None
         return billing_router(self, prefix=prefix, customer=customer, emulator=emulator)
 
+    async def settled(self) -> None:
+        """Wait until Autumn has been told everything that is due, as a test wants before it looks at a balance.
+
+        What waits for Autumn's event log is due later, after `AUTUMN_EVENT_DELAY`; this waits for that as well.
+
+        Raises:
+            ConfigurationError: As `client`.
+        """
+        running = self._now_running
+        await running.customers.drain()
+        outbox = running.outbox
+        await outbox.flush()
+        while (due_at := await outbox.store.next_due_at()) is not None:
+            outbox.has_due.set()
+            await asyncio.sleep(min(1.0, max(0.01, (due_at - outbox.now()) / 1000)))
+            await outbox.flush()
+
     async def _start(self, running: "_Running") -> None:
         # Here and not above: SQLAlchemy is most of what this package costs to import.
         from .settlement.outbox import Outbox  # noqa: PLC0415
+        from .settlement.rescue import Rescuer  # noqa: PLC0415
         from .settlement.sender import Sender  # noqa: PLC0415
 
-        client, outbox = self._make_client(), Outbox(self.settings.outbox_url, lease=self.settings.outbox_lease)
-        await outbox.start()
-        delivery = Delivery(self.settings, client=client, outbox=outbox)
-        sender = Sender(outbox, delivery.send, recover=delivery.recover, delay=self.settings.event_delay)
-        sender.start()
-        customers = KnownCustomers(client, ttl=self.settings.ensure_ttl)
-        charges = Charges(self.settings, client=client, customers=customers, prices=self.prices, outbox=outbox)
-        running.sender = sender
-        running.runtime = Runtime(client=client, customers=customers, charges=charges, outbox=outbox)
+        settings, machine = self.settings, self._machine
+        within = settings.shutdown_timeout
+        async with AsyncExitStack() as stack:
+            client = self._make_client()
+            stack.push_async_callback(client.aclose)
+            store = self._make_store()
+            outbox = Outbox(
+                store, lease=settings.outbox_lease, machine=machine, clock_offset_ms=lambda: client.clock_offset_ms
+            )
+            await outbox.start()
+            stack.push_async_callback(outbox.stop, within=within)
+            delivery = Delivery(settings, client=client, machine=machine)
+            sender = Sender(outbox, delivery.deliver, machine=machine)
+            sender.start()
+            stack.push_async_callback(sender.stop, within=within)
+            silence = settings.outbox_lease + settings.timeout + settings.event_delay
+            rescuer = Rescuer(outbox, delivery.find_unwritten, silence=silence, machine=machine)
+            rescuer.start()
+            stack.push_async_callback(rescuer.stop, within=within)
+            if not settings.emulator and store.account.organisation is None:
+                learning = asyncio.create_task(_learn_the_organisation(client, store), name="autumn-account")
+                stack.push_async_callback(_cancel, learning)
+            customers = KnownCustomers(client, ttl=settings.ensure_ttl)
+            charges = Charges(settings, client=client, customers=customers, prices=self.prices, outbox=outbox)
+            stack.push_async_callback(_deliver_the_rest, customers, sender, within=within)
+            running.runtime = Runtime(client=client, customers=customers, charges=charges, outbox=outbox)
+            # Whatever fails at the end, each of these is still stopped, in the opposite order.
+            running.stack = stack.pop_all()
 
     async def _stop(self, running: "_Running") -> None:
-        if running.runtime is None or running.sender is None:
-            return
-        try:
-            async with asyncio.timeout(self.settings.shutdown_timeout):
-                await running.runtime.customers.drain()
-                await running.sender.drain()
-        except TimeoutError:
-            _log.warning("stopped before everything was delivered; the rest waits in the outbox for the next start")
-        await running.sender.stop(within=self.settings.shutdown_timeout)
-        await running.runtime.outbox.stop(within=self.settings.shutdown_timeout)
-        await running.runtime.client.aclose()
+        if running.stack is not None:
+            await running.stack.aclose()
+
+    def _make_store(self) -> "Store":
+        from .settlement.sql import SqlStore  # noqa: PLC0415 - as above
+
+        settings = self.settings
+        return SqlStore(
+            settings.outbox_url, self._account(), recreate_after=settings.outbox_lease, machine=self._machine
+        )
+
+    def _account(self) -> "Account":
+        """Say whose rows in the outbox are ours. The key stays out of it: what is stored is a digest of it."""
+        from .settlement.store import Account  # noqa: PLC0415 - as above
+
+        settings = self.settings
+        if settings.emulator:
+            origin = f"emulator at {settings.emulator_path.resolve()}"
+            return Account(_digest(origin), origin, "emulator", "emulator")
+        key = "" if settings.secret_key is None else settings.secret_key.get_secret_value()
+        environment = "live" if settings.is_live else "sandbox"
+        return Account(_digest(settings.base_url, key), settings.base_url, environment)
 
     def _make_client(self) -> AutumnClient:
         if self._transport is not None or not self.settings.emulator:
-            return AutumnClient(self.settings, http_client=self._http_client, transport=self._transport)
+            return AutumnClient(
+                self.settings, http_client=self._http_client, transport=self._transport, machine=self._machine
+            )
         from .emulator import EMULATOR_KEY  # noqa: PLC0415 - as above
 
         transport = AsgiTransport(self.emulator, timeout=self.settings.timeout)
-        return AutumnClient(self.settings, transport=transport, secret_key=EMULATOR_KEY)
+        return AutumnClient(self.settings, transport=transport, secret_key=EMULATOR_KEY, machine=self._machine)
 
 
 @dataclass(slots=True)
@@ -234,7 +298,45 @@ class _Running:
     users: int = 0
     starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     runtime: Runtime | None = None
-    sender: "Sender | None" = None
+    stack: AsyncExitStack | None = None
+
+
+async def _deliver_the_rest(customers: KnownCustomers, sender: "Sender", *, within: float) -> None:
+    """Tell Autumn what is due, as far as that is possible within a time. The outbox keeps the rest."""
+    try:
+        async with asyncio.timeout(within):
+            await customers.drain()
+            await sender.drain()
+    except TimeoutError:
+        _log.warning("The service stopped before everything was delivered. The rest waits in the outbox.")
+    except Exception as error:  # noqa: BLE001 - a database that is away must not keep the rest from being stopped
+        _log.error("The outbox could not be delivered from (%s). What it has waits there.", type(error).__name__)
+
+
+async def _learn_the_organisation(client: AutumnClient, store: "Store") -> None:
+    """Ask Autumn once whose key this is, so that the rows of an organisation outlive a rotation of its key."""
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            answer = await client.get("organization/me")
+            await store.learn(str(from_json(answer.body)["slug"]))
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - nothing waits for this, and nothing but a rotation needs it
+            _log.info("The organisation of the key is not known yet (%s).", type(error).__name__)
+            await asyncio.sleep(pause)
+            pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
+        else:
+            return
+
+
+async def _cancel(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,13 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from .errors import ConfigurationError
 
-__all__ = ["API_VERSION", "AutumnSettings", "OnUnavailable", "Settlement"]
+__all__ = ["API_VERSION", "AutumnSettings", "Charging", "OnUnavailable", "WhenCutOff"]
 
 API_VERSION = "2.3.0"
 """The version of Autumn's API whose answers this package reads."""
 
-Settlement = Literal["deduct", "hold"]
+Charging = Literal["deduct", "hold"]
+WhenCutOff = Literal["hold", "deny"]
 OnUnavailable = Literal["deny", "allow"]
 
 _SECRET_KEY = re.compile(r"am_sk_(test|live)_[A-Za-z0-9_-]{6,}")
@@ -71,21 +72,23 @@ class AutumnSettings(BaseSettings):
     ensure_ttl: float = Field(default=0.0, ge=0)
     """Seconds for which a customer once created is not confirmed again; 0 confirms on every request."""
 
-    settlement: Settlement = "deduct"
+    charging: Charging = "deduct"
     """`deduct` takes the credits at once and gives them back on failure; `hold` reserves them until the call ends."""
     hold_ttl: float = Field(default=3600.0, ge=60, le=24 * 3600)
     """Seconds after which Autumn gives a hold back by itself; longer than the longest stream."""
     on_unavailable: OnUnavailable = "deny"
     """When Autumn gives neither a yes nor a no: `deny` answers 503, `allow` lets the call through unverified."""
+    when_cut_off: WhenCutOff = "hold"
+    """When the outbox could not be written for a lease: `hold` reserves instead of deducting, `deny` answers 503."""
     refund_on_disconnect: bool = False
     """Give the credits back when the client hangs up before the answer is complete."""
 
-    event_delay: float = Field(default=60.0, ge=0, allow_inf_nan=False)
-    """Seconds after which Autumn's event log is trusted to show what has happened."""
+    event_delay: float = Field(default=120.0, ge=0, allow_inf_nan=False)
+    """Seconds after which Autumn's event log is trusted to show what has happened; under load it is a minute behind."""
 
     # Not in the repr: a PostgreSQL URL has a password in it.
     outbox_url: str = Field(default="sqlite+aiosqlite:///.autumn/outbox.db", repr=False)
-    """Where refunds wait until Autumn has them: SQLite, or `postgresql+asyncpg://` when several machines share it."""
+    """Where refunds wait until Autumn has them: SQLite, or `postgresql://` when several machines share it."""
     outbox_lease: float = Field(default=30.0, ge=0.5, le=3600)
     """Seconds for which a worker's claim on an entry is respected, and of silence before others settle its charges."""
     shutdown_timeout: float = Field(default=10.0, ge=0)

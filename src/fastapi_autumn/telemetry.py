@@ -2,7 +2,7 @@
 
 from opentelemetry import metrics
 
-__all__ = ["charges", "outbox_parked", "outbox_unwritten", "refusals"]
+__all__ = ["charges", "outbox_unwritten", "refusals", "shortfalls"]
 
 _meter = metrics.get_meter("fastapi_autumn")
 
@@ -17,6 +17,8 @@ outbox_unwritten = _meter.create_counter(
     unit="{write}",
     description="Failed writes of the outbox; entries wait in memory.",
 )
-outbox_parked = _meter.create_counter(
-    "autumn.outbox.parked", unit="{entry}", description="Entries that were parked because a person has to decide."
+shortfalls = _meter.create_counter(
+    "autumn.shortfalls",
+    unit="{charge}",
+    description="Charges that Autumn cannot be brought to what they should come to; a person has to look at them.",
 )

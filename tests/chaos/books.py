@@ -78,9 +78,8 @@ def charges_in(events: Sequence[dict[str, Any]]) -> dict[str, Charge]:
         charge.net += Decimal(str(event["value"]))
         if "call" in properties:
             charge.call, charge.price = int(properties["call"]), Decimal(PRICES[properties["model"]])
-        settlement = properties.get("settlement", "hold")
-        if settlement != "hold":
-            charge.settlements[settlement] += 1
+        if "reason" in properties:
+            charge.settlements[str(event["value"])] += 1
     return charges
 
 

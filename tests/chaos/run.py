@@ -32,7 +32,8 @@ from chaos.books import Books, audit
 from chaos.client import Call
 from chaos.settings import COUNTS, HOLD_TTL, KILLS, reported
 from fastapi_autumn.emulator import EMULATOR_KEY
-from fastapi_autumn.settlement._tables import rows, workers
+from fastapi_autumn.settlement._tables import charges as rows
+from fastapi_autumn.settlement._tables import workers
 from postgres import Postgres
 
 CUSTOMERS = 200

@@ -32,10 +32,10 @@ from fastapi_autumn.transports import Answer, HttpxTransport
 KILL_SECONDS = (1.0, 4.0)
 
 FAILURES = {
-    "the outbox cannot be written": "outbox away",
-    "this worker was taken for dead": "taken for dead",
-    "a process died": "died, and was settled",
-    "the outbox could not be written": "stopped unwritten",
+    "The outbox cannot be written": "outbox away",
+    "Other workers took this one": "taken for dead",
+    "A process died": "died, and was settled",
+    "The outbox could not be written": "stopped unwritten",
 }
 
 
@@ -80,7 +80,7 @@ class CountingHandler(logging.Handler):
                 report(self._folder, COUNTS, name.replace(" ", "_"))
 
 
-def application(folder: Path, autumn_url: str, outbox_url: str, settlement: str) -> FastAPI:
+def application(folder: Path, autumn_url: str, outbox_url: str, charging: Any) -> FastAPI:
     settings = AutumnSettings(
         _env_file=None,
         secret_key="am_sk_test_emulator",
@@ -89,7 +89,7 @@ def application(folder: Path, autumn_url: str, outbox_url: str, settlement: str)
         outbox_lease=LEASE,
         event_delay=EVENT_DELAY,
         timeout=TIMEOUT,
-        settlement=settlement,
+        charging=charging,
         hold_ttl=HOLD_TTL,
         ensure_ttl=30,
         shutdown_timeout=5,

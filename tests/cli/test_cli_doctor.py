@@ -102,7 +102,7 @@ def test_charges_that_wait_for_a_person_are_a_problem(outbox: Path, local: Run) 
     """They wait until somebody decides."""
     result = local("doctor", "--format", "json")
     assert result.returncode == 1
-    assert _findings(result)["outbox"] == ("problem", "2 wait for a person; see autumn refunds list")
+    assert _findings(result)["outbox"] == ("problem", "1 wait for a person; see autumn refunds list")
 
 
 def test_an_outbox_that_cannot_be_opened_is_a_problem(local: Run, here: Path) -> None:

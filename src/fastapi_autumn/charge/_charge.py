@@ -1,12 +1,15 @@
 """What the application holds while a paid call runs."""
 
+import asyncio
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 
 from fastapi_autumn import telemetry
 from fastapi_autumn.models import Balance, Customer
-from fastapi_autumn.pricing import credits as exact_credits
-from fastapi_autumn.settlement import Entry, Outcome, Taken, Verdict, by_default
+from fastapi_autumn.pricing import rounded_up
+from fastapi_autumn.settlement import Entry, Outcome, Verdict, by_default
 
 __all__ = ["Charge"]
 
@@ -25,15 +28,16 @@ class Charge:
 
     A charge ends in exactly one way. Left alone, it follows the request: kept when it succeeds, given back when it
     fails. `refund`, `keep` and `settle` decide it by hand; the first of them counts and returns True, later ones change
-    nothing and return False.
+    nothing and return False. They may be called from any thread.
     """
 
     __slots__ = (
-        "_close_entry",
         "_closed",
+        "_end",
         "_entry",
+        "_lock",
+        "_loop",
         "_refund_on_disconnect",
-        "_taken",
         "balance",
         "cost",
         "credits",
@@ -50,17 +54,18 @@ class Charge:
         *,
         customer: Customer,
         model: str,
-        taken: Taken,
         balance: Balance | None = None,
         verified: bool = True,
         refund_on_disconnect: bool,
-        close: Callable[[Entry, Taken, Verdict], None],
+        end: Callable[[Entry], None],
     ) -> None:
-        self._close_entry = close
+        self._end = end
         self._refund_on_disconnect = refund_on_disconnect
-        self._taken = taken
         self._closed = False
         self._entry = entry
+        self._loop = asyncio.get_running_loop()
+        # Decides which of two threads closes the charge. The event loop never waits for it longer than for a flag.
+        self._lock = threading.Lock()
         self.id = entry.charge_id
         self.customer = customer
         self.model = model
@@ -89,26 +94,40 @@ class Charge:
     def settle(self, credits: Decimal | float | str) -> bool:  # noqa: A002 - Autumn's own word
         """Charge `credits` instead, once the real cost is known; 0 is a refund.
 
-        Above what was taken, Autumn takes the rest as far as the balance goes.
+        The amount is rounded up at ten decimal places, so any quotient will do. Above what was taken, Autumn takes the
+        rest as far as the balance goes.
 
         Raises:
-            AmountError: Negative, not finite, not exact, or absurdly large.
+            AmountError: Negative, not finite, not a number, or absurdly large.
         """
-        return self._close(Verdict(exact_credits(credits, allow_zero=True), "settled by the application"))
+        return self._close(Verdict(rounded_up(credits), "settled by the application"))
 
     def finish(self, outcome: Outcome) -> None:
-        """Close the charge the way the request ended, unless it is closed already."""
+        """Close the charge the way the call ended, unless it is closed already."""
         self._close(by_default(outcome, charged=self.credits, refund_on_disconnect=self._refund_on_disconnect))
 
     def _close(self, verdict: Verdict) -> bool:
-        if self._closed:
-            return False
-        self._closed = True
-        self.cost = verdict.credits
+        with self._lock:
+            if self._closed:
+                return False
+            self._closed = True
+            self.cost = verdict.credits
         telemetry.charges.add(1, {"outcome": _kind(verdict, self.credits)})
         if self.credits:
-            self._close_entry(self._entry, self._taken, verdict)
+            ended = replace(self._entry, cost=verdict.credits, reason=verdict.reason)
+            if _is_running(self._loop):
+                self._end(ended)
+            else:
+                # What wakes the outbox up belongs to the event loop. A `def` handler runs in a thread of its own.
+                self._loop.call_soon_threadsafe(self._end, ended)
         return True
+
+
+def _is_running(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
 
 
 def _kind(verdict: Verdict, charged: Decimal) -> str:

@@ -1,29 +1,30 @@
 """Taking the credits, and deciding how it ends."""
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from decimal import Decimal
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fastapi_autumn.charge._charge import Charge
+from fastapi_autumn.charge._charging import WAYS, WayOfCharging, not_taken, taken
 from fastapi_autumn.client import AutumnClient
 from fastapi_autumn.customers import KnownCustomers
 from fastapi_autumn.errors import (
     CustomerNotFound,
     InsufficientCredits,
-    LockAlreadyExists,
+    Overloaded,
     RequestRejected,
     Unavailable,
     Uncertain,
     UnknownModel,
 )
-from fastapi_autumn.models import Balance, CheckResult, Customer, CustomerRecord, Lock
+from fastapi_autumn.models import Balance, CheckResult, Customer, CustomerRecord
 from fastapi_autumn.pricing import to_json_number
-from fastapi_autumn.settings import AutumnSettings, Settlement
-from fastapi_autumn.settlement import Action, Entry, Outcome, Taken, Verdict, settle
+from fastapi_autumn.settings import AutumnSettings
+from fastapi_autumn.settlement import Charging, Entry, Outcome, ledger
+from fastapi_autumn.settlement.entry import Doubt
 
 if TYPE_CHECKING:
     from fastapi_autumn.settlement.outbox import Outbox
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["Charges", "PriceList", "Requirement"]
 
 _log = logging.getLogger("fastapi_autumn")
+
+_LONGEST_HOLD_MS = 24 * 3600 * 1000 - 300_000
+"""Autumn refuses a hold of more than 24 hours. The rest is for what is left of a difference between the clocks."""
 
 
 class PriceList(Protocol):
@@ -57,7 +61,7 @@ class Charges:
     """Opens charges and closes them.
 
     Args:
-        settings: Feature, settlement, and what to do when Autumn is unreachable.
+        settings: Feature, way of charging, and what to do when Autumn is unreachable.
         client: The way to Autumn.
         customers: Who is known to exist.
         prices: Model to credits.
@@ -88,9 +92,13 @@ class Charges:
         feature_id: str | None = None,
         entity_id: str | None = None,
         properties: Mapping[str, Any] | None = None,
-        settlement: Settlement | None = None,
+        charging: Charging | None = None,
+        gone: tuple[type[BaseException], ...] = (),
     ) -> AsyncIterator[Charge]:
-        """Charge for what happens inside; an exception, or a cancellation, gives the credits back.
+        """Charge for what happens inside.
+
+        An exception gives the credits back, and so does a cancellation. One of `gone` means that the caller has left,
+        which costs what it costs on a route.
 
         Raises as `open` does.
         """
@@ -100,19 +108,19 @@ class Charges:
             feature_id=feature_id,
             entity_id=entity_id,
             properties=properties,
-            settlement=settlement,
+            charging=charging,
         )
         try:
             yield charge
-        except BaseException:
-            charge.finish(Outcome.FAILED)
+        except BaseException as error:
+            charge.finish(Outcome.GONE if isinstance(error, gone) else Outcome.FAILED)
             raise
         charge.finish(Outcome.DONE)
 
     def free(self, customer: Customer, model: str) -> Charge:
         """Return a charge over nothing, for a call that is not billed."""
-        entry = self._entry(customer, self.settings.feature_id, Decimal(0), None)
-        return self._charge(entry, customer, model)(taken=Taken.NOTHING)
+        entry = self._entry(customer, self.settings.feature_id, Decimal(0), None, "deduct")
+        return self._charge(not_taken(entry), customer, model)
 
     async def open(
         self,
@@ -122,7 +130,7 @@ class Charges:
         feature_id: str | None = None,
         entity_id: str | None = None,
         properties: Mapping[str, Any] | None = None,
-        settlement: Settlement | None = None,
+        charging: Charging | None = None,
         requirement: Requirement | None = None,
         confirm_customer: bool = True,
     ) -> Charge:
@@ -134,7 +142,7 @@ class Charges:
             feature_id: Used instead of the one in the settings.
             entity_id: Whose share of the customer's balance pays.
             properties: Recorded with Autumn's event.
-            settlement: Used instead of the one in the settings.
+            charging: Used instead of the one in the settings.
             requirement: What the plan has to include besides; looking costs a round trip.
             confirm_customer: Create or confirm the customer here; False when somebody else has begun to.
 
@@ -144,47 +152,61 @@ class Charges:
             InsufficientCredits: The balance does not cover it; nothing was taken.
             Unavailable: Autumn gave neither a yes nor a no, and `on_unavailable` is `deny`.
             RequestRejected: Autumn refused the request itself: a wrong key, a feature that does not exist.
+            ConfigurationError: `properties` uses a name that belongs to this package.
         """
         price = self._prices.get_model_credits(model)
         if price is None:
             raise UnknownModel("There is no price for this model.", model=model)
-        hold = (settlement or self.settings.settlement) == "hold"
+        ledger.refuse_reserved(properties or {})
         unavailable = await self._admit(customer, model, price, requirement, confirm=confirm_customer)
-        # From the making of the id to its journal there is no wait: a commit in between would count it as written.
-        entry = self._entry(customer, feature_id or self.settings.feature_id, price, entity_id)
-        charge = self._charge(entry, customer, model)
+        way = self._way(charging or self.settings.charging)
+        # Do not await between creating the id and journalling it: a commit in between would take it for written.
+        entry = way.begin(self._entry(customer, feature_id or self.settings.feature_id, price, entity_id, way.name))
         if unavailable is not None:
-            return self._unverified(charge(taken=Taken.NOTHING, verified=False), unavailable)
-        if not hold:
-            # A hold needs no journal: Autumn gives it back by itself when its time is over.
+            return self._unverified(not_taken(entry), customer, model, unavailable)
+        if way.journalled:
             self._outbox.open(entry)
-        taken, unknown = (Taken.HELD, Taken.HELD) if hold else (Taken.DEDUCTED, Taken.UNKNOWN)
         try:
-            result = await self._take(customer, entry, model, properties, hold=hold)
+            result = await self._take(way, customer, entry, model, properties)
         except Unavailable as error:
-            taken = unknown if isinstance(error, Uncertain) else Taken.NOTHING
-            if taken is Taken.NOTHING:
-                self._outbox.close(entry.charge_id)
-            return self._unverified(charge(taken=taken, verified=False), error)
+            left = entry if isinstance(error, Uncertain) else not_taken(entry)
+            return self._unverified(left, customer, model, error)
         except RequestRejected:
-            self._outbox.close(entry.charge_id)
+            self._end(not_taken(entry))
             raise
         except BaseException:
-            charge(taken=unknown).refund("cancelled during the check")
+            self._end(replace(entry, reason="cancelled during the check"))
             raise
-        if result is not None and not result.allowed:
-            self._outbox.close(entry.charge_id)
+        if not result.allowed:
+            self._end(not_taken(entry))
             raise _insufficient(result, model=model, price=price)
-        return charge(taken=taken, balance=result.balance if result is not None else None)
+        opened = replace(taken(entry), required=result.required_balance)
+        return self._charge(opened, customer, model, balance=result.balance)
 
-    def _charge(self, entry: Entry, customer: Customer, model: str) -> Callable[..., Charge]:
-        return partial(
-            Charge,
+    def _way(self, charging: Charging) -> WayOfCharging:
+        """Return how to charge now. A worker that others may take for dead begins nothing that only it can undo.
+
+        Raises:
+            Overloaded: This worker may not charge at all.
+        """
+        way = WAYS[charging]
+        if not way.journalled or self._outbox.shows_life:
+            return way
+        if self.settings.when_cut_off == "hold" and not self._outbox.stopping:
+            return WAYS["hold"]
+        raise Overloaded("balances.check", "the outbox cannot be written, so no charge is opened", retry_after=1)
+
+    def _charge(
+        self, entry: Entry, customer: Customer, model: str, *, balance: Balance | None = None, verified: bool = True
+    ) -> Charge:
+        return Charge(
             entry,
             customer=customer,
             model=model,
+            balance=balance,
+            verified=verified,
             refund_on_disconnect=self.settings.refund_on_disconnect,
-            close=self.close,
+            end=self._end,
         )
 
     async def _admit(
@@ -201,78 +223,61 @@ class Charges:
         return None
 
     async def _take(
-        self, customer: Customer, entry: Entry, model: str, properties: Mapping[str, Any] | None, *, hold: bool
-    ) -> CheckResult | None:
-        """Check and take in one step; None is a hold whose answer was lost."""
+        self, way: WayOfCharging, customer: Customer, entry: Entry, model: str, properties: Mapping[str, Any] | None
+    ) -> CheckResult:
+        """Check and take in one step."""
         try:
-            return await self._check(entry, model, properties, hold=hold)
+            return await self._check(way, entry, model, properties)
         except CustomerNotFound:
-            # Its creation may still be under way beside this request, or it was deleted at Autumn since.
+            # Its creation may still be under way beside this request, or it was deleted at Autumn since. A clear no
+            # frees the key, so it may be used again.
             self._customers.forget(customer)
             await self._customers.record(customer)
-            return await self._check(entry, model, properties, hold=hold)
+            return await self._check(way, entry, model, properties)
 
     async def _check(
-        self, entry: Entry, model: str, properties: Mapping[str, Any] | None, *, hold: bool
-    ) -> CheckResult | None:
-        recorded = {**(properties or {}), "charge_id": entry.charge_id, "model": model}
-        lock = None
-        if hold:
-            recorded["settlement"] = "hold"
-            lock = Lock(entry.charge_id, expires_at=entry.created_at + int(self.settings.hold_ttl * 1000))
-        try:
-            return await self._client.balances.check(
-                entry.customer_id,
-                entry.feature_id,
-                required_balance=entry.credits,
-                send_event=not hold,
-                lock=lock,
-                entity_id=entry.entity_id,
-                properties=recorded,
-                with_preview=True,
-                idempotency_key=None if hold else f"{entry.charge_id}:check",
-            )
-        except LockAlreadyExists:
-            return None
+        self, way: WayOfCharging, entry: Entry, model: str, properties: Mapping[str, Any] | None
+    ) -> CheckResult:
+        ttl_ms = min(int(self.settings.hold_ttl * 1000), _LONGEST_HOLD_MS)
+        return await self._client.balances.check(
+            entry.customer_id,
+            entry.feature_id,
+            required_balance=entry.credits,
+            entity_id=entry.entity_id,
+            properties=ledger.opening(entry.charge_id, model=model, charging=entry.charging, given=properties),
+            with_preview=True,
+            idempotency_key=entry.key,
+            **way.ask(entry, expires_at=self._outbox.autumn_now() + ttl_ms),
+        )
 
-    def _entry(self, customer: Customer, feature_id: str, price: Decimal, entity_id: str | None) -> Entry:
-        now = self._outbox.now()
+    def _entry(
+        self, customer: Customer, feature_id: str, price: Decimal, entity_id: str | None, charging: Charging
+    ) -> Entry:
+        """Say what is to be done if the process dies now: whatever was taken is given back."""
         return Entry(
             charge_id=self._outbox.new_charge_id(),
             customer_id=customer.id,
             feature_id=feature_id,
             entity_id=entity_id,
             credits=price,
-            action=Action.LOOK_UP,
-            value=-price,
+            cost=Decimal(0),
             reason="the process died",
-            created_at=now,
+            charging=charging,
+            created_at=self._outbox.autumn_now(),
         )
 
-    def _unverified(self, charge: Charge, error: Unavailable) -> Charge:
+    def _unverified(self, entry: Entry, customer: Customer, model: str, error: Unavailable) -> Charge:
         """Apply `on_unavailable` to a call for which Autumn gave neither a yes nor a no."""
         if self.settings.on_unavailable == "deny":
-            charge.refund("no answer to the check")
+            self._end(replace(entry, reason="no answer to the check"))
             raise error
-        _log.warning("a call is served unverified: %s", error)
-        return charge
+        _log.warning("A call is served unverified: %s", error)
+        return self._charge(entry, customer, model, verified=False)
 
-    def close(self, entry: Entry, taken: Taken, verdict: Verdict) -> None:
-        """Have done what `verdict` needs. Returns at once and cannot fail; the outbox sees to the rest."""
-        instruction = settle(taken, charged=entry.credits, verdict=verdict)
-        if instruction is None:
-            self._outbox.close(entry.charge_id)
-            return
-        delay = self.settings.event_delay if instruction.action is Action.LOOK_UP else 0
-        self._outbox.put(
-            replace(
-                entry,
-                action=instruction.action,
-                value=instruction.value,
-                reason=verdict.reason,
-                due_at=self._outbox.now() + int(delay * 1000),
-            )
-        )
+    def _end(self, entry: Entry) -> None:
+        """Have done what the end of a charge needs. Returns at once and cannot fail; the outbox sees to the rest."""
+        owed = entry.doubt is not Doubt.NONE or entry.held or entry.taken != entry.cost
+        self._outbox.end(replace(entry, due_at=self._outbox.now()), owed=owed)
 
 
 def _insufficient(result: CheckResult, *, model: str, price: Decimal) -> InsufficientCredits:

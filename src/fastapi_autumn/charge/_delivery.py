@@ -1,153 +1,262 @@
-"""Doing at Autumn what the entries of the outbox say."""
+"""Doing at Autumn what the entries of the outbox need."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from decimal import Decimal
+from http import HTTPStatus
 from typing import TYPE_CHECKING, assert_never
 
+from fastapi_autumn import telemetry
+from fastapi_autumn._machine import MACHINE, Machine
 from fastapi_autumn.client import AutumnClient
-from fastapi_autumn.errors import RequestRejected
-from fastapi_autumn.models import Event
+from fastapi_autumn.errors import (
+    CustomerNotFound,
+    DuplicateRequest,
+    LockNotClaimable,
+    RateLimited,
+    RequestRejected,
+    Unavailable,
+    Uncertain,
+)
+from fastapi_autumn.models import Event, TrackResult
 from fastapi_autumn.settings import AutumnSettings
-from fastapi_autumn.settlement import Action, Entry
+from fastapi_autumn.settlement import Entry, ledger
+from fastapi_autumn.settlement import entry as rule
+from fastapi_autumn.settlement.entry import Done, Doubt, Finalize, Look, Seal, Track
 
 if TYPE_CHECKING:
-    from fastapi_autumn.settlement.outbox import LostWorker, Outbox
+    from fastapi_autumn.settlement.sender import Result
+    from fastapi_autumn.settlement.store import WorkerRow
 
 __all__ = ["Delivery"]
 
-_CLOCK_SLACK_MS = 60_000
+_log = logging.getLogger("fastapi_autumn.outbox")
+
+_HOUR_MS = 3_600_000
+_LOG_SLACK_MS = 12 * _HOUR_MS
+"""How far clocks may be apart without a charge being missed in the log. As the log is asked by charge, it is cheap."""
+_SCAN_SLACK_MS = _HOUR_MS // 4
+"""As above, where all events of a time have to be read. `seen_at` is by Autumn's clock, as far as that is known."""
 _EVENTS_A_PAGE = 1000
-_SECONDS_BETWEEN_PAGES = 0.2
+_SECONDS_BETWEEN_PAGES = 0.25
+_SECONDS_BETWEEN_LOOK_UPS = 0.1
+"""Autumn answers 25 such calls a second for the whole organisation, and 5 pages of the log for one customer."""
+_FIRST_BACKOFF_MS = 500
+_LONGEST_BACKOFF_MS = 300_000
+_LONGEST_RETRY_AFTER_SECONDS = 3600.0
+_ROUNDING = Decimal("1e-9")
+_KEY_PROBLEMS = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+
+
+class _Waits(Exception):
+    """An entry cannot be finished now; it says how it stands."""
+
+    def __init__(self, entry: Entry) -> None:
+        super().__init__(entry.charge_id)
+        self.entry = entry
+
+
+class _Short(Exception):
+    """Autumn cannot be brought to what an entry asks for."""
+
+    def __init__(self, entry: Entry, why: str) -> None:
+        super().__init__(why)
+        self.entry = entry
 
 
 class Delivery:
-    """What the sender is handed.
+    """What the sender and the rescuer are handed.
 
     Args:
         settings: How long Autumn's event log may take to show what has happened.
         client: The way to Autumn.
-        outbox: Whose clock is used.
+        machine: Clocks and chance.
     """
 
-    def __init__(self, settings: AutumnSettings, *, client: AutumnClient, outbox: "Outbox") -> None:
+    def __init__(self, settings: AutumnSettings, *, client: AutumnClient, machine: Machine = MACHINE) -> None:
         self._event_delay_ms = int(settings.event_delay * 1000)
         self._client = client
-        self._outbox = outbox
-        self._next_page_at: dict[str | None, float] = {}
+        self._machine = machine
+        self._turns: dict[str, float] = {}
 
-    async def send(self, entry: Entry) -> Entry | None:
-        """Do what `entry` says and return what follows from it, if anything does."""
-        match entry.action:
-            case Action.TRACK | Action.CORRECT:
-                if not (entry.look_first and await self._is_tracked(entry)):
-                    await self._track(entry)
-                return None
-            case Action.CONFIRM | Action.RELEASE:
-                return await self._finalize(entry)
-            case Action.LOOK_UP:
-                return await self._look_up(entry)
-            case _:
-                assert_never(entry.action)
+    async def deliver(self, entry: Entry) -> "Result":
+        """Do what `entry` needs, as far as that is possible now, and return what is left of it."""
+        from fastapi_autumn.settlement.sender import Result  # noqa: PLC0415 - see `fastapi_autumn.settlement`
 
-    async def recover(self, worker: "LostWorker") -> list[Entry]:
-        """Find the charges that a lost worker made and never wrote down, and return what gives them back.
+        entry = rule.in_doubt(entry, self._machine.wall_ms())
+        try:
+            while not isinstance(step := rule.next_step(entry), Done):
+                entry = await self._take(step, entry)
+        except _Waits as waits:
+            return Result(waits.entry, "due")
+        except _Short as short:
+            telemetry.shortfalls.add(1)
+            _log.error("Charge %s ends with a shortfall: %s", entry.charge_id, short)
+            return Result(replace(short.entry, last_error=str(short)), "shortfall")
+        return Result(entry, None)
 
-        Such a charge never got as far as an answer to a customer, or it ended in the worker's last moments.
+    async def find_unwritten(self, worker: "WorkerRow") -> list[Entry]:
+        """Find the charges that a dead worker made and never wrote down, and return what gives them back.
+
+        Such a charge never got as far as an answer to a caller, or it ended in the worker's last moments.
         """
-        prefix = f"{worker.id}-"
-        found = []
-        async for event in self._events(start=worker.seen_at - _CLOCK_SLACK_MS):
-            charge_id = str(event.properties.get("charge_id", ""))
-            number = charge_id.removeprefix(prefix)
-            is_deduction = event.value > 0 and "settlement" not in event.properties
-            if not charge_id.startswith(prefix) or not number.isdecimal() or not is_deduction:
+        found: dict[str, Entry] = {}
+        async for event in self._events(start=worker.seen_at - _SCAN_SLACK_MS):
+            charge = str(event.properties.get(ledger.CHARGE_ID, ""))
+            number = ledger.charge_number(charge, worker.id)
+            if number is None or number <= worker.complete_to or ledger.is_hold(event.properties):
                 continue
-            if int(number) > worker.complete_to:
-                found.append(
-                    Entry(
-                        charge_id=charge_id,
-                        customer_id=event.customer_id or "",
-                        feature_id=event.feature_id,
-                        entity_id=event.entity_id,
-                        credits=event.value,
-                        action=Action.TRACK,
-                        value=-event.value,
-                        reason="the process died",
-                        created_at=event.timestamp,
-                    )
-                )
-        return found
+            # Sealed and looked up like any other, because the worker may live and settle it at the same moment.
+            found[charge] = Entry(
+                charge_id=charge,
+                customer_id=event.customer_id or "",
+                feature_id=event.feature_id,
+                entity_id=event.entity_id,
+                credits=abs(event.value),
+                cost=Decimal(0),
+                reason="the process died",
+                created_at=event.timestamp,
+            )
+        return list(found.values())
 
-    async def _track(self, entry: Entry) -> None:
-        await self._client.balances.track(
+    # One step at Autumn. Each returns the entry with what is known then, or raises `_Waits` or `_Short`.
+
+    async def _take(self, step: rule.Step, entry: Entry) -> Entry:
+        try:
+            match step:
+                case Seal(key):
+                    return await self._seal(key, entry)
+                case Look():
+                    return await self._look(entry)
+                case Track(value, key):
+                    return await self._track(value, key, entry)
+                case Finalize(value, key):
+                    return await self._finalize(value, key, entry)
+                case Done():
+                    return entry
+                case _:
+                    assert_never(step)
+        except Unavailable as error:
+            acted = isinstance(step, Track | Finalize) and isinstance(error, Uncertain)
+            left = rule.attempt_unknown(entry) if acted else entry
+            raise _Waits(self._again(left, error, after=error.retry_after)) from error
+        except RequestRejected as error:
+            if error.status in _KEY_PROBLEMS:
+                raise _Waits(self._again(entry, error, after=None)) from error
+            if isinstance(error, CustomerNotFound) and not entry.cost:
+                # Whatever was taken was deleted together with the customer.
+                return replace(entry, taken=Decimal(0), held=False, doubt=Doubt.NONE)
+            raise _Short(entry, f"Autumn refuses it: {error}") from error
+
+    async def _seal(self, key: str, entry: Entry) -> Entry:
+        in_use = await self._is_in_use(key, entry)
+        now = self._machine.wall_ms()
+        return self._when_due(rule.sealed(entry, in_use=in_use, delay_ms=self._event_delay_ms, now=now))
+
+    async def _is_in_use(self, key: str, entry: Entry) -> bool:
+        """Use a key up on a check that asks for nothing and takes nothing; True if something had used it before."""
+        try:
+            await self._client.balances.check(
+                entry.customer_id,
+                entry.feature_id,
+                entity_id=entry.entity_id,
+                required_balance=Decimal(0),
+                idempotency_key=key,
+            )
+        except DuplicateRequest:
+            return True
+        return False
+
+    async def _look(self, entry: Entry) -> Entry:
+        shown = await self._net(entry)
+        if not rule.has_effect(entry, shown):
+            # A sum may lag behind the log itself, and nothing is given up for lost on the word of a sum.
+            shown = await self._net_by_the_log(entry)
+        known = rule.looked(entry, shown)
+        if known is not None:
+            return known
+        in_use = await self._is_in_use(entry.key, entry)
+        now = self._machine.wall_ms()
+        return self._when_due(
+            rule.sealed_again(entry, in_use=in_use, shown=shown, delay_ms=self._event_delay_ms, now=now)
+        )
+
+    async def _track(self, value: Decimal, key: str, entry: Entry) -> Entry:
+        result = await self._client.balances.track(
             entry.customer_id,
             feature_id=entry.feature_id,
             entity_id=entry.entity_id,
-            value=entry.value,
-            properties={
-                "charge_id": entry.charge_id,
-                "settlement": entry.action.value,
-                "reason": entry.reason,
-            },
-            idempotency_key=entry.idempotency_key,
+            value=value,
+            properties=ledger.settling(entry.charge_id, reason=entry.reason),
+            idempotency_key=key,
         )
+        settled = replace(entry, taken=entry.cost)
+        missing = _missing(result, value, entry)
+        if missing:
+            left = replace(settled, taken=entry.cost - missing, key_number=entry.key_number + 1)
+            raise _Short(left, f"Autumn was asked to move {value} credits and did not move {missing} of them")
+        return settled
 
-    async def _finalize(self, entry: Entry) -> Entry | None:
-        confirm = entry.action is Action.CONFIRM
-        override = entry.value if confirm and entry.value != entry.credits else None
+    async def _finalize(self, value: Decimal, key: str, entry: Entry) -> Entry:
         try:
             await self._client.balances.finalize(
-                entry.charge_id,
-                "confirm" if confirm else "release",
-                override_value=override,
-                idempotency_key=entry.idempotency_key,
+                ledger.lock_id(entry.charge_id),
+                "confirm" if value else "release",
+                override_value=value if value and value != entry.credits else None,
+                idempotency_key=key,
             )
-        except RequestRejected as error:
-            if "lock not found" not in error.message.lower():
+        except (RequestRejected, LockNotClaimable) as error:
+            if error.status in _KEY_PROBLEMS:
                 raise
-            return self._without_hold(entry) if confirm else None
-        return None
+            # Whatever Autumn's reason: there is no hold to finalize. What has become of it is in the log.
+            now = self._machine.wall_ms()
+            return self._when_due(rule.finalize_refused(entry, delay_ms=self._event_delay_ms, now=now))
+        return replace(entry, held=False, taken=entry.cost)
 
-    def _without_hold(self, entry: Entry) -> Entry:
-        """A call that went through costs even if its hold is gone."""
-        again = replace(entry, reason=f"{entry.reason}; its hold was gone", attempts=0, maybe_sent_at=None)
-        if entry.maybe_sent_at is None and not entry.look_first:
-            # Nobody else finalizes it: its time has run out, or it was never placed.
-            return replace(again, action=Action.TRACK, due_at=0)
-        # Or else an attempt whose answer was lost has confirmed it. The event log knows.
-        due_at = self._outbox.now() + self._event_delay_ms
-        return replace(again, action=Action.LOOK_UP, value=entry.value - entry.credits, due_at=due_at)
+    def _when_due(self, entry: Entry) -> Entry:
+        if entry.due_at > self._machine.wall_ms():
+            raise _Waits(entry)
+        return entry
 
-    async def _look_up(self, entry: Entry) -> Entry | None:
-        taken, total, settled = False, Decimal(0), False
-        async for event in self._events_of(entry):
-            taken = taken or event.value > 0
-            settled = settled or event.properties.get("settlement") == Action.TRACK.value
-            total += event.value
-        missing = entry.credits + entry.value - total
-        if not taken or not missing:
-            return None
-        # The key of a first settlement is used up if there was one.
-        action = Action.CORRECT if settled else Action.TRACK
-        return replace(entry, action=action, value=missing, due_at=0, attempts=0, maybe_sent_at=None)
+    def _again(self, entry: Entry, error: Exception, *, after: float | None) -> Entry:
+        attempts = entry.attempts + 1
+        jitter = self._machine.uniform(0.5, 1)
+        pause = min(_LONGEST_BACKOFF_MS, _FIRST_BACKOFF_MS * 2 ** min(attempts - 1, 20)) * jitter
+        if after is not None:
+            pause = min(after, _LONGEST_RETRY_AFTER_SECONDS) * 1000 + _FIRST_BACKOFF_MS * jitter
+        if isinstance(error, RateLimited):
+            attempts = entry.attempts
+        return replace(entry, attempts=attempts, due_at=self._machine.wall_ms() + int(pause), last_error=str(error))
 
-    async def _is_tracked(self, entry: Entry) -> bool:
-        async for event in self._events_of(entry):
-            if event.properties.get("settlement") == entry.action.value:
-                return True
-        return False
+    # What the log says.
 
-    async def _events_of(self, entry: Entry) -> AsyncIterator[Event]:
-        async for event in self._events(start=entry.created_at - _CLOCK_SLACK_MS, customer_id=entry.customer_id):
-            if event.properties.get("charge_id") == entry.charge_id:
-                yield event
+    async def _net(self, entry: Entry) -> Decimal:
+        await self._turn("sums", _SECONDS_BETWEEN_LOOK_UPS)
+        sums = await self._client.events.aggregate(
+            entry.customer_id,
+            entry.feature_id,
+            filter_by={ledger.CHARGE_ID: entry.charge_id},
+            start=entry.created_at - _LOG_SLACK_MS,
+            end=self._machine.wall_ms() + _LOG_SLACK_MS,
+        )
+        total = sums.total.get(entry.feature_id)
+        return Decimal(0) if total is None else total.sum
+
+    async def _net_by_the_log(self, entry: Entry) -> Decimal:
+        net = Decimal(0)
+        # Enough for any clock of any machine would be all events of the customer; the sum has looked there already.
+        start = entry.created_at - _SCAN_SLACK_MS
+        async for event in self._events(start=start, customer_id=entry.customer_id):
+            if event.properties.get(ledger.CHARGE_ID) == entry.charge_id and event.feature_id == entry.feature_id:
+                net += event.value
+        return net
 
     async def _events(self, *, start: int, customer_id: str | None = None) -> AsyncIterator[Event]:
         cursor = ""
         while True:
-            await self._keep_to_the_limit(customer_id)
+            await self._turn(f"pages of {customer_id}", _SECONDS_BETWEEN_PAGES)
             page = await self._client.events.list(
                 customer_id=customer_id,
                 start=start,
@@ -160,11 +269,26 @@ class Delivery:
                 return
             cursor = page.next_cursor
 
-    async def _keep_to_the_limit(self, customer_id: str | None) -> None:
-        """Wait for this customer's turn: Autumn answers five pages a second for each."""
+    async def _turn(self, line: str, seconds: float) -> None:
+        """Wait for one's turn in a line that moves on every so many seconds."""
         now = asyncio.get_running_loop().time()
-        at = max(now, self._next_page_at.get(customer_id, 0.0))
-        if len(self._next_page_at) > _EVENTS_A_PAGE:
-            self._next_page_at = {id_: next_at for id_, next_at in self._next_page_at.items() if next_at > now}
-        self._next_page_at[customer_id] = at + _SECONDS_BETWEEN_PAGES
+        at = max(now, self._turns.get(line, 0.0))
+        if len(self._turns) > _EVENTS_A_PAGE:
+            self._turns = {name: next_at for name, next_at in self._turns.items() if next_at > now}
+        self._turns[line] = at + seconds
         await asyncio.sleep(at - now)
+
+
+def _missing(result: TrackResult, asked: Decimal, entry: Entry) -> Decimal:
+    """Return what Autumn did not move of what it was asked to, in units of the feature.
+
+    It moves nothing back into a grant that was used up, takes no more than there is, and gives back no more than was
+    used. Its event log shows what was asked for; only this answer shows what moved.
+    """
+    if result.deductions is None or (result.balance is not None and result.balance.unlimited):
+        return Decimal(0)
+    moved = sum((deduction.value for deduction in result.deductions), start=Decimal(0))
+    if entry.required and entry.required != entry.credits:
+        moved = moved * entry.credits / entry.required
+    missing = asked - moved
+    return missing if abs(missing) > _ROUNDING else Decimal(0)

@@ -15,7 +15,7 @@ from fastapi_autumn.cli._catalog import load
 from fastapi_autumn.cli._console import progress, sentence, show
 from fastapi_autumn.cli._conventions import FAILED, CatalogFile, OutputFormat, Prod
 from fastapi_autumn.cli._pending import find_pending
-from fastapi_autumn.cli.refunds import open_outbox
+from fastapi_autumn.cli.refunds import open_store
 from fastapi_autumn.client import AutumnClient
 from fastapi_autumn.errors import AutumnError
 from fastapi_autumn.pricing import ModelPrices
@@ -145,12 +145,12 @@ def _local(config: Path) -> Catalog | None:
 
 async def _outbox(settings: CommandSettings) -> _Finding:
     try:
-        async with open_outbox(settings.outbox_url) as outbox:
-            counts: dict[Any, int] = {} if outbox is None else dict(await outbox.count())
+        async with open_store(settings.outbox_url) as store:
+            counts: dict[Any, int] = {} if store is None else dict(await store.count(everybody=True))
     except AutumnError as error:
         return _problem("outbox", error)
-    if counts.get("parked"):
-        return _Finding("outbox", "problem", f"{counts['parked']} wait for a person; see autumn refunds list")
+    if counts.get("shortfall"):
+        return _Finding("outbox", "problem", f"{counts['shortfall']} wait for a person; see autumn refunds list")
     waiting = counts.get("due", 0)
     return _Finding("outbox", "ok", f"{waiting} wait to be sent" if waiting else "nothing waits")
 

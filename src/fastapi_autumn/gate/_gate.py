@@ -29,7 +29,7 @@ from fastapi_autumn.gate._model import checked_model, model_from_body
 from fastapi_autumn.gate._rules import PlanRules
 from fastapi_autumn.models import Customer
 from fastapi_autumn.pricing import credits as exact_credits
-from fastapi_autumn.settings import Settlement
+from fastapi_autumn.settings import Charging
 
 __all__ = ["CreditGate", "ModelCharge"]
 
@@ -59,7 +59,7 @@ class CreditGate(SecurityBase):
         feature: The customer's plans have to include this feature (403).
         max_credits: Plan id to the most credits that one call may cost on that plan (403).
         bypass: Tells, from the request, whether this call is not billed, such as when the caller brings their own key.
-        settlement: Used instead of `AUTUMN_SETTLEMENT`.
+        charging: Used instead of `AUTUMN_CHARGING`.
 
     The route answers, in FastAPI's shape `{"detail": {"code": ..., "message": ...}}`: 400 for a model without a price,
     401, 402 with the balance, 403, 422 for a body without a single plain model, and 503 with Retry-After when Autumn
@@ -82,7 +82,7 @@ class CreditGate(SecurityBase):
         feature: str | None = None,
         max_credits: Mapping[str, Decimal | float | str] | None = None,
         bypass: Callable[[Request], bool | Awaitable[bool]] | None = None,
-        settlement: Settlement | None = None,
+        charging: Charging | None = None,
     ) -> None:
         self.model = HTTPBase(scheme="bearer")
         self.scheme_name = GATE_MARK
@@ -94,7 +94,7 @@ class CreditGate(SecurityBase):
             max_credits={plan: exact_credits(most) for plan, most in (max_credits or {}).items()},
         )
         self._bypass = bypass
-        self._settlement = settlement
+        self._charging = charging
         # FastAPI reads the signature and solves what it finds there; what was not given is not there and costs nothing.
         given = {"model": model, "customer": customer, "properties": properties if callable(properties) else None}
         self.__signature__ = inspect.Signature(
@@ -136,7 +136,7 @@ class CreditGate(SecurityBase):
                 model,
                 feature_id=self._feature_id,
                 properties=properties or self._properties,
-                settlement=self._settlement,
+                charging=self._charging,
                 requirement=self._rules or None,
                 confirm_customer=payer is not state.customer,
             )

@@ -1,6 +1,6 @@
 """The price list: what one call of each model costs, in credits."""
 
-from fastapi_autumn.pricing._amounts import credits, to_json_number  # noqa: A004 - Autumn's own word for the unit
+from fastapi_autumn.pricing._amounts import credits, rounded_up, to_json_number  # noqa: A004 - Autumn's own word for the unit
 from fastapi_autumn.pricing._models import ModelPrices
 
-__all__ = ["ModelPrices", "credits", "to_json_number"]
+__all__ = ["ModelPrices", "credits", "rounded_up", "to_json_number"]

@@ -1,11 +1,11 @@
 """Amounts of credits: exact decimals on this side, JSON numbers on Autumn's."""
 
 import re
-from decimal import Decimal
+from decimal import ROUND_UP, Decimal, localcontext
 
 from fastapi_autumn.errors import AmountError
 
-__all__ = ["CEILING", "PLACES", "credits", "to_json_number"]
+__all__ = ["CEILING", "PLACES", "credits", "rounded_up", "to_json_number"]
 
 PLACES = 10
 """Autumn keeps balances to this many decimal places."""
@@ -15,6 +15,7 @@ CEILING = Decimal(10_000_000_000_000)
 
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?", re.ASCII)
 _LONGEST = 40
+_ENOUGH_DIGITS = 60
 
 
 def credits(value: Decimal | float | str, *, allow_zero: bool = False) -> Decimal:  # noqa: A001 - as in __init__
@@ -44,6 +45,27 @@ def credits(value: Decimal | float | str, *, allow_zero: bool = False) -> Decima
     if Decimal(repr(float(canonical))) != canonical:
         raise AmountError(f"{_shown(value)} has more digits than a JSON number keeps; write at most 15")
     return canonical
+
+
+def rounded_up(value: Decimal | float | str) -> Decimal:
+    """Turn a calculated amount, zero or more, into credits: rounded up once, at ten decimal places.
+
+    A quotient such as one third is as good as any other amount. What JSON cannot carry exactly is rounded up as well.
+
+    Raises:
+        AmountError: not a number, not finite, negative, or above 10 trillion.
+    """
+    amount = _exact(value)
+    if not amount.is_finite() or amount > CEILING or amount < 0:
+        return credits(value, allow_zero=True)
+    with localcontext(prec=_ENOUGH_DIGITS, rounding=ROUND_UP):
+        places = PLACES
+        rounded = amount.quantize(Decimal(1).scaleb(-places))
+        # Autumn reads doubles, which keep 15 digits: large amounts have fewer places.
+        while Decimal(repr(float(rounded))) != rounded:
+            places -= 1
+            rounded = amount.quantize(Decimal(1).scaleb(-places))
+    return credits(rounded, allow_zero=True)
 
 
 def to_json_number(amount: Decimal) -> int | float:

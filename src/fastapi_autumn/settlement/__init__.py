@@ -1,19 +1,14 @@
-"""How charges are closed: the decisions (pure), and the outbox, which tells Autumn about them.
+"""What Autumn still has to be told about charges: the rule (pure), the outbox, and the loops that work on it.
 
-`Outbox` and `Sender` live in `fastapi_autumn.settlement.outbox` and `.sender`: they bring SQLAlchemy, which a service
-should load when it starts and not when it is imported.
+Read `entry` first: it has the rule by which a charge is settled when an answer is lost. `ledger` names what a charge
+leaves in Autumn's event log. `store` is what the outbox needs of a database, `pending` its memory, `outbox` the writer,
+`sender` the loop that delivers, `rescue` the one that looks after the dead.
+
+`SqlStore` lives in `fastapi_autumn.settlement.sql`: it brings SQLAlchemy, which a service should load when it starts
+and not when it is imported.
 """
 
-from fastapi_autumn.settlement._entry import Entry
-from fastapi_autumn.settlement._outcome import (
-    Action,
-    Instruction,
-    Outcome,
-    Taken,
-    Verdict,
-    by_default,
-    judge,
-    settle,
-)
+from fastapi_autumn.settlement.entry import Charging, Entry
+from fastapi_autumn.settlement.outcome import Outcome, Verdict, by_default, judge
 
-__all__ = ["Action", "Entry", "Instruction", "Outcome", "Taken", "Verdict", "by_default", "judge", "settle"]
+__all__ = ["Charging", "Entry", "Outcome", "Verdict", "by_default", "judge"]

@@ -1,0 +1,86 @@
+"""What a charge leaves in Autumn's event log, and under which keys it acts there.
+
+Everything that is written into the log, and read back from it, is named here and nowhere else: the ids of charges, the
+properties of their events, and the idempotency keys. Autumn keeps the log for ever, so none of it may change.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi_autumn.errors import ConfigurationError
+
+__all__ = [
+    "CHARGE_ID",
+    "RESERVED",
+    "charge_id",
+    "charge_number",
+    "is_hold",
+    "key_of",
+    "lock_id",
+    "opening",
+    "refuse_reserved",
+    "settling",
+]
+
+CHARGE_ID = "charge_id"
+"""The property that every event of a charge carries."""
+
+_MODEL = "model"
+_CHARGING = "charging"
+_REASON = "reason"
+RESERVED = frozenset({CHARGE_ID, _MODEL, _CHARGING, _REASON})
+"""Properties that belong to this package. An application that sets one is refused: recovery relies on them."""
+
+
+def charge_id(worker_id: str, number: int) -> str:
+    """Return the id of a worker's charge; a worker numbers its charges in the order of their making."""
+    return f"{worker_id}-{number}"
+
+
+def charge_number(of: object, worker_id: str) -> int | None:
+    """Return the number of a charge if it is one of this worker's, else None."""
+    number = str(of).removeprefix(f"{worker_id}-")
+    return int(number) if str(of) != number and number.isascii() and number.isdecimal() else None
+
+
+def lock_id(charge: str) -> str:
+    """Return the id of a charge's hold."""
+    return charge
+
+
+def key_of(charge: str, number: int) -> str:
+    """Return a charge's idempotency key: number 0 is that of the check, the others are for what settles it."""
+    return f"{charge}:{number}" if number else f"{charge}:check"
+
+
+def opening(charge: str, *, model: str, charging: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the properties of the event that takes the credits.
+
+    Raises:
+        ConfigurationError: `given`, the application's own properties, has a reserved name.
+    """
+    refuse_reserved(given or {})
+    return {**(given or {}), CHARGE_ID: charge, _MODEL: model, _CHARGING: charging}
+
+
+def settling(charge: str, *, reason: str) -> dict[str, Any]:
+    """Return the properties of the event that settles a charge."""
+    return {CHARGE_ID: charge, _REASON: reason}
+
+
+def is_hold(properties: Mapping[str, Any]) -> bool:
+    """Tell whether an event that took credits was a hold, which Autumn gives back by itself."""
+    return properties.get(_CHARGING) == "hold"
+
+
+def refuse_reserved(properties: Mapping[str, Any]) -> None:
+    """Refuse properties of an application that have a name of this package's.
+
+    Raises:
+        ConfigurationError: They have.
+    """
+    taken = sorted(RESERVED & properties.keys())
+    if taken:
+        raise ConfigurationError(
+            f"Event properties cannot be called {', '.join(taken)}: the package records its own under these names."
+        )
