@@ -10,7 +10,7 @@ import re
 from collections import OrderedDict
 
 from .client import AutumnClient
-from .errors import AutumnError
+from .errors import AutumnError, Overloaded
 from .models import Customer, CustomerRecord
 
 __all__ = ["MAX_CUSTOMER_ID", "KnownCustomers", "is_customer_id"]
@@ -19,8 +19,8 @@ _log = logging.getLogger("fastapi_autumn")
 
 MAX_CUSTOMER_ID = 255
 _REMEMBERED = 100_000
-_CONFIRMED_AT_ONCE = 4
-_IN_TURN = 10_000
+_AT_ONCE = 512
+_SECONDS_BETWEEN_WARNINGS = 1.0
 # Autumn refuses spaces and slashes; control characters and surrogates do not survive its stores.
 _CUSTOMER_ID = re.compile(r"[^\s/\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
@@ -45,14 +45,14 @@ class KnownCustomers:
         self._client = client
         self._ttl = ttl
         self._seen: OrderedDict[str, float] = OrderedDict()
-        self._under_way: dict[str, asyncio.Task[CustomerRecord]] = {}
-        self._in_turn: OrderedDict[str, Customer] = OrderedDict()
+        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._quiet_until = 0.0
 
     def has_seen(self, customer: Customer) -> bool:
         """Whether this process knows that the customer exists."""
         return customer.id in self._seen
 
-    def ensure(self, customer: Customer) -> "asyncio.Task[CustomerRecord] | None":
+    def ensure(self, customer: Customer) -> "asyncio.Task[None] | None":
         """Begin to create or confirm the customer; callers for one customer share one call.
 
         Returns None when a confirmation is recent enough. The task's failure is logged, so it need not be awaited.
@@ -63,27 +63,31 @@ class KnownCustomers:
         seen_at = self._seen.get(customer.id)
         if seen_at is not None and self._ttl and asyncio.get_running_loop().time() - seen_at < self._ttl:
             return None
-        return self._start(customer)
+        task = asyncio.create_task(self._client.customers.confirm(customer), name="autumn-customer")
+        self._under_way[customer.id] = task
+        task.add_done_callback(lambda done: self._finish(customer.id, done))
+        return task
 
     async def exists(self, customer: Customer) -> None:
-        """Make sure that the customer exists: wait for a new one, confirm a known one in the background.
+        """Make sure that the customer exists: wait for a new one, confirm a known one beside the request.
 
-        Only a few known ones are confirmed at once, the others in turn: nobody waits for them, and under load they
-        would compete with the checks, for which customers do wait.
+        Where confirmations cannot keep up, a request waits for its own, known customer or not. So there are never more
+        of them than requests, and none is left out.
         """
         known = self.has_seen(customer)
-        if known and len(self._under_way) >= _CONFIRMED_AT_ONCE:
-            self._in_turn[customer.id] = customer
-            if len(self._in_turn) > _IN_TURN:
-                self._in_turn.popitem(last=False)
-            return
         task = self.ensure(customer)
-        if task is not None and not known:
+        if task is None:
+            return
+        if not known:
             await asyncio.shield(task)
+        elif len(self._under_way) > _AT_ONCE:
+            await asyncio.wait([task])
 
     async def record(self, customer: Customer) -> CustomerRecord:
         """Return the customer as Autumn has them now, created if need be."""
-        return await asyncio.shield(self._under_way.get(customer.id) or self._start(customer))
+        record = await self._client.customers.get_or_create(customer)
+        self._remember(customer.id)
+        return record
 
     async def drain(self) -> None:
         """Wait until everybody who is to be confirmed is."""
@@ -92,29 +96,32 @@ class KnownCustomers:
             # `_finish` never runs and this loop never ends.
             await asyncio.wait(self._under_way.values())
 
-    def _start(self, customer: Customer) -> asyncio.Task[CustomerRecord]:
-        task = asyncio.create_task(self._client.customers.get_or_create(customer), name="autumn-customer")
-        self._under_way[customer.id] = task
-        task.add_done_callback(lambda done: self._finish(customer.id, done))
-        return task
+    def _remember(self, customer_id: str) -> None:
+        self._seen[customer_id] = asyncio.get_running_loop().time()
+        self._seen.move_to_end(customer_id)
+        if len(self._seen) > _REMEMBERED:
+            self._seen.popitem(last=False)
 
-    def _finish(self, customer_id: str, task: asyncio.Task[CustomerRecord]) -> None:
+    def _finish(self, customer_id: str, task: asyncio.Task[None]) -> None:
         del self._under_way[customer_id]
         if task.cancelled():
             return
-        while self._in_turn and len(self._under_way) < _CONFIRMED_AT_ONCE:
-            self.ensure(self._in_turn.popitem(last=False)[1])
         error = task.exception()
         if error is None:
-            self._seen[customer_id] = asyncio.get_running_loop().time()
-            self._seen.move_to_end(customer_id)
-            if len(self._seen) > _REMEMBERED:
-                self._seen.popitem(last=False)
+            self._remember(customer_id)
         elif isinstance(error, AutumnError):
-            _log.warning("a customer could not be confirmed: %s", error)
+            self._warn(error)
         else:
             # A bug, and where the customer is known nobody awaits the task that would raise it.
             _log.error("a customer could not be confirmed", exc_info=error)
+
+    def _warn(self, error: AutumnError) -> None:
+        now = asyncio.get_running_loop().time()
+        # While Autumn is down every request has the same to say.
+        level = logging.DEBUG if isinstance(error, Overloaded) and now < self._quiet_until else logging.WARNING
+        if level == logging.WARNING:
+            self._quiet_until = now + _SECONDS_BETWEEN_WARNINGS
+        _log.log(level, "a customer could not be confirmed: %s", error)
 
     def forget(self, customer: Customer) -> None:
         """Take the customer for unknown, because Autumn said so."""

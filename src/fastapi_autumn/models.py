@@ -23,6 +23,8 @@ __all__ = [
     "CustomerPage",
     "CustomerRecord",
     "Deduction",
+    "EntityPage",
+    "EntityRecord",
     "Event",
     "EventAggregate",
     "EventBin",
@@ -31,12 +33,21 @@ __all__ = [
     "Feature",
     "FinalizeResult",
     "Interval",
+    "Invoice",
+    "LineItem",
     "Lock",
+    "NextCycle",
+    "PaymentSetup",
     "Plan",
+    "PlanChange",
+    "PlanChoice",
     "PortalResult",
+    "Preview",
     "Purchase",
+    "RequiredAction",
     "Reset",
     "Subscription",
+    "TrackEvent",
     "TrackResult",
 ]
 
@@ -64,6 +75,27 @@ class Customer:
     email: str | None = None
     fingerprint: str | None = None
     metadata: Mapping[str, Any] | None = field(default=None, hash=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackEvent:
+    """One entry of `balances.batch_track`: as the arguments of `track`, with either `feature_id` or `event_name`."""
+
+    customer_id: str
+    value: Decimal | float = 1
+    feature_id: str | None = None
+    event_name: str | None = None
+    entity_id: str | None = None
+    properties: Mapping[str, Any] | None = field(default=None, hash=False)
+    timestamp: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlanChoice:
+    """One plan of `billing.multi_attach`, with feature id to units for what is bought in advance."""
+
+    plan_id: str
+    feature_quantities: Mapping[str, int] | None = field(default=None, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +241,27 @@ class CustomerRecord(_Answer):
     flags: dict[str, Any] = Field(default_factory=dict)
 
 
+class EntityRecord(_Answer):
+    """An entity as Autumn keeps it; `balances` are its own and those it shares with its customer."""
+
+    id: str | None
+    name: str | None = None
+    customer_id: str | None = None
+    feature_id: str | None = None
+    created_at: int | None = None
+    subscriptions: tuple[Subscription, ...] = ()
+    purchases: tuple[Purchase, ...] = ()
+    balances: dict[str, Balance] = Field(default_factory=dict)
+    flags: dict[str, Any] = Field(default_factory=dict)
+
+
+class EntityPage(_Answer):
+    """One page of entities; `next_cursor` is None on the last."""
+
+    list: tuple[EntityRecord, ...]
+    next_cursor: str | None = None
+
+
 class CustomerPage(_Answer):
     """One page of customers; `next_cursor` is None on the last."""
 
@@ -217,7 +270,7 @@ class CustomerPage(_Answer):
 
 
 class Event(_Answer):
-    """One entry of Autumn's event log. `value` is what was asked for, not what could be deducted."""
+    """One entry of Autumn's event log. `value` is what was asked for; `deductions`, where known, is what moved."""
 
     id: str
     timestamp: int
@@ -226,6 +279,7 @@ class Event(_Answer):
     entity_id: str | None = None
     value: Amount
     properties: dict[str, Any] = Field(default_factory=dict)
+    deductions: tuple[Deduction, ...] | None = None
 
 
 class EventPage(_Answer):
@@ -284,11 +338,85 @@ class Plan(_Answer):
     items: tuple[dict[str, Any], ...] = ()
 
 
+class RequiredAction(_Answer):
+    """What stands between a customer and their plan.
+
+    `code` is `3ds_required`, `payment_method_required`, `payment_failed` or `payment_processing`; `reason` is for
+    people. The plan is not paid for while there is one.
+    """
+
+    code: str
+    reason: str = ""
+
+
+class Invoice(_Answer):
+    """An invoice; by its schema, `total` is in the smallest unit of the currency."""
+
+    status: str | None = None
+    total: Amount = Decimal(0)
+    currency: str = ""
+    hosted_invoice_url: str | None = None
+
+
 class AttachResult(_Answer):
-    """The answer of `billing.attach`: where the customer has to go to pay, or None when nothing is to be paid."""
+    """The answer of `billing.attach` and `billing.update`.
+
+    `payment_url` is where the customer has to go to pay, or None; without it and without a `required_action`, it is
+    done.
+    """
 
     customer_id: str | None
     payment_url: str | None = None
+    entity_id: str | None = None
+    invoice: Invoice | None = None
+    required_action: RequiredAction | None = None
+
+
+class LineItem(_Answer):
+    """One line of what a change costs; below zero where it gives back."""
+
+    display_name: str
+    description: str = ""
+    plan_id: str | None = None
+    feature_id: str | None = None
+    quantity: Amount = Decimal(1)
+    total: Amount
+
+
+class NextCycle(_Answer):
+    """What is due next time."""
+
+    starts_at: int
+    total: Amount
+    line_items: tuple[LineItem, ...] = ()
+
+
+class PlanChange(_Answer):
+    """A plan that comes or goes, and when, in milliseconds; None is at once."""
+
+    plan_id: str
+    effective_at: int | None = None
+
+
+class Preview(_Answer):
+    """What an attach or an update would cost: `total` now, in units of `currency` such as 20 for $20."""
+
+    customer_id: str | None
+    total: Amount
+    subtotal: Amount
+    currency: str
+    line_items: tuple[LineItem, ...] = ()
+    next_cycle: NextCycle | None = None
+    incoming: tuple[PlanChange, ...] = ()
+    outgoing: tuple[PlanChange, ...] = ()
+    redirect_to_checkout: bool | None = None
+
+
+class PaymentSetup(_Answer):
+    """The answer of `billing.setup_payment`: where the customer leaves a card."""
+
+    customer_id: str | None
+    url: str
 
 
 class PortalResult(_Answer):

@@ -1,4 +1,4 @@
-"""What each operation of the client sends: the call, its body, and an answer."""
+"""What each operation on customers, balances and events sends: the call, its body, and an answer."""
 
 from decimal import Decimal
 from typing import Any
@@ -11,10 +11,10 @@ CUSTOMER = {"id": "cus_123"}
 ALLOWED = {**ADAS, "customer_id": "cus_123"}
 TRACKED = {**ADAS_TRACK, "customer_id": "cus_123"}
 PAGE: dict[str, Any] = {"list": [], "next_cursor": None}
-ATTACHED = {"customer_id": "cus_123", "payment_url": None}
+DONE = {"success": True}
 
 # The bodies are those that Autumn's official TypeScript client sends for the same calls, where it has the same options.
-SENT = {
+SENT: dict[str, tuple[Any, Any, Any]] = {
     "customers.get_or_create": (
         lambda client: client.customers.get_or_create(
             Customer("cus_123", name="Ada", email="a@b.co", metadata={"k": "v"}), expand=["invoices"]
@@ -214,34 +214,110 @@ SENT = {
         },
         {"list": [], "total": {"messages": {"count": 2, "sum": 0}}},
     ),
-    "features.list": (lambda client: client.features.list(), {}, {"list": []}),
-    "plans.list": (lambda client: client.plans.list(), {}, {"list": []}),
-    "plans.list, old ones too": (
-        lambda client: client.plans.list(include_archived=True),
-        {"include_archived": True},
-        {"list": []},
+    "customers.update, emptied": (
+        lambda client: client.customers.update("cus_123", name=None, fingerprint=None),
+        {"customer_id": "cus_123", "name": None, "fingerprint": None},
+        CUSTOMER,
     ),
-    "billing.attach": (
-        lambda client: client.billing.attach(
-            "cus_123", "pro", success_url="https://x.y/s", feature_quantities={"seats": 3}
+    "customers.delete": (
+        lambda client: client.customers.delete("cus_123"),
+        {"customer_id": "cus_123", "delete_in_stripe": False},
+        DONE,
+    ),
+    "balances.track, in the past": (
+        lambda client: client.balances.track("cus_123", feature_id="messages", timestamp=1900000000000),
+        {"customer_id": "cus_123", "feature_id": "messages", "value": 1, "timestamp": 1900000000000},
+        TRACKED,
+    ),
+    "balances.track_tokens, every pool": (
+        lambda client: client.balances.track_tokens(
+            "cus_123",
+            model_id="m",
+            input_tokens=1,
+            output_tokens=2,
+            cache_read_tokens=3,
+            cache_write_tokens=4,
+            audio_input_tokens=5,
+            audio_output_tokens=6,
+            reasoning_tokens=7,
+            entity_id="e1",
+            overage_behavior="overflow",
+            timestamp=1900000000000,
         ),
         {
             "customer_id": "cus_123",
-            "plan_id": "pro",
-            "feature_quantities": [{"feature_id": "seats", "quantity": 3}],
-            "redirect_mode": "if_required",
-            "success_url": "https://x.y/s",
+            "entity_id": "e1",
+            "model_id": "m",
+            "input_tokens": 1,
+            "output_tokens": 2,
+            "cache_read_tokens": 3,
+            "cache_write_tokens": 4,
+            "audio_input_tokens": 5,
+            "audio_output_tokens": 6,
+            "reasoning_tokens": 7,
+            "overage_behavior": "overflow",
+            "timestamp": 1900000000000,
         },
-        ATTACHED,
+        TRACKED,
     ),
-    "billing.attach, no money": (
-        lambda client: client.billing.attach("cus_123", "pro", redirect_mode="never", no_billing_changes=True),
-        {"customer_id": "cus_123", "plan_id": "pro", "redirect_mode": "never", "no_billing_changes": True},
-        ATTACHED,
+    "balances.batch_track": (
+        lambda client: client.balances.batch_track(
+            [
+                models.TrackEvent(customer_id="cus_123", feature_id="messages", value=Decimal("0.1")),
+                models.TrackEvent(customer_id="cus_124", event_name="chat", entity_id="e1", timestamp=5),
+            ]
+        ),
+        [
+            {"customer_id": "cus_123", "feature_id": "messages", "value": 0.1},
+            {"customer_id": "cus_124", "event_name": "chat", "entity_id": "e1", "value": 1, "timestamp": 5},
+        ],
+        DONE,
     ),
-    "billing.open_customer_portal": (
-        lambda client: client.billing.open_customer_portal("cus_123", return_url="https://x.y"),
-        {"customer_id": "cus_123", "return_url": "https://x.y"},
-        {"customer_id": "cus_123", "url": "https://billing.stripe.com/p/session"},
+    "balances.create": (
+        lambda client: client.balances.create(
+            "cus_123",
+            "messages",
+            included_grant=10,
+            reset="month",
+            reset_count=2,
+            expires_at=1900000000000,
+            entity_id="e1",
+            balance_id="b1",
+        ),
+        {
+            "customer_id": "cus_123",
+            "feature_id": "messages",
+            "entity_id": "e1",
+            "included_grant": 10,
+            "reset": {"interval": "month", "interval_count": 2},
+            "expires_at": 1900000000000,
+            "balance_id": "b1",
+        },
+        DONE,
+    ),
+    "balances.create, unlimited": (
+        lambda client: client.balances.create("cus_123", "messages", unlimited=True),
+        {"customer_id": "cus_123", "feature_id": "messages", "unlimited": True},
+        DONE,
+    ),
+    "balances.update": (
+        lambda client: client.balances.update("cus_123", "messages", add_to_balance=-3, balance_id="b1"),
+        {"customer_id": "cus_123", "feature_id": "messages", "add_to_balance": -3, "balance_id": "b1"},
+        DONE,
+    ),
+    "balances.update, to nothing": (
+        lambda client: client.balances.update("cus_123", "messages", remaining=0, expires_at=5),
+        {"customer_id": "cus_123", "feature_id": "messages", "remaining": 0, "expires_at": 5},
+        DONE,
+    ),
+    "balances.delete": (
+        lambda client: client.balances.delete("cus_123", balance_id="b1"),
+        {"customer_id": "cus_123", "balance_id": "b1"},
+        DONE,
+    ),
+    "events.list, of an entity": (
+        lambda client: client.events.list(customer_id="cus_123", entity_id="e1"),
+        {"customer_id": "cus_123", "entity_id": "e1", "start_cursor": "", "limit": 50},
+        PAGE,
     ),
 }

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Self
 from pydantic import SecretStr
 
 from fastapi_autumn._machine import MACHINE, Machine
+from fastapi_autumn.client._bodies import UNCHANGED
 from fastapi_autumn.client._calls import Caller, Repeat
-from fastapi_autumn.client._operations import Balances, Billing, Customers, Events, Features, Plans
-from fastapi_autumn.client._pressure import Breaker, Limiter
+from fastapi_autumn.client._operations import Operations
+from fastapi_autumn.client._pressure import Lane, Limiter
 from fastapi_autumn.errors import ConfigurationError
 from fastapi_autumn.settings import AutumnSettings
 from fastapi_autumn.transports import Transport, transport_for
@@ -15,10 +16,10 @@ from fastapi_autumn.transports import Transport, transport_for
 if TYPE_CHECKING:
     import httpx  # for an annotation only: transports.py is the one module that depends on it
 
-__all__ = ["AutumnClient", "Repeat"]
+__all__ = ["UNCHANGED", "AutumnClient", "Operations", "Repeat"]
 
 
-class AutumnClient:
+class AutumnClient(Operations):
     """Talk to Autumn.
 
     Args:
@@ -60,18 +61,12 @@ class AutumnClient:
             secret_key=key,
             max_retries=settings.max_retries,
             limiter=Limiter(settings.max_concurrency, waiting=settings.max_waiting, patience=settings.timeout),
-            breaker=Breaker(),
             machine=machine,
         )
         self._clock = caller.clock
-        self.call = caller.call
-        self.get = caller.get
-        self.customers = Customers(caller)
-        self.balances = Balances(caller)
-        self.events = Events(caller)
-        self.features = Features(caller)
-        self.plans = Plans(caller)
-        self.billing = Billing(caller)
+        super().__init__(caller)
+        self.front_end = Operations(caller.within(Lane.OTHER))
+        """The same operations for a front end, whose failures and floods stay apart from refunds and look-ups."""
 
     @property
     def clock_offset_ms(self) -> int:

@@ -5,8 +5,9 @@ without a key: after a lost answer Autumn refuses a second attempt under one key
 """
 
 import asyncio
+import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 from fastapi_autumn._machine import Machine
 from fastapi_autumn._version import __version__
 from fastapi_autumn.client._clock import RemoteClock
-from fastapi_autumn.client._pressure import Breaker, Limiter
+from fastapi_autumn.client._pressure import Breaker, Lane, Limiter, lane_of
 from fastapi_autumn.errors import (
     AutumnError,
     NoAnswer,
@@ -62,7 +63,6 @@ class Caller:
         secret_key: SecretStr,
         max_retries: int,
         limiter: Limiter,
-        breaker: Breaker,
         machine: Machine,
     ) -> None:
         self.clock = RemoteClock()
@@ -70,7 +70,8 @@ class Caller:
         self._secret_key = secret_key
         self._max_retries = max_retries
         self._limiter = limiter
-        self._breaker = breaker
+        self._breakers = {lane: Breaker(machine.steady) for lane in Lane}
+        self.lane: Lane | None = None
         self._machine = machine
         self._headers = {
             "content-type": "application/json",
@@ -80,10 +81,16 @@ class Caller:
             "user-agent": f"fastapi-autumn/{__version__}",
         }
 
+    def within(self, lane: Lane) -> "Caller":
+        """Return a caller over the same connections all of whose calls travel in `lane`."""
+        caller = copy.copy(self)
+        caller.lane = lane
+        return caller
+
     async def call(
         self,
         operation: str,
-        body: Mapping[str, Any],
+        body: Mapping[str, Any] | Sequence[Any],
         *,
         idempotency_key: str | None = None,
         repeat: Repeat = Repeat.IF_NOT_SENT,
@@ -105,13 +112,13 @@ class Caller:
         return _json_answer(path, answer)
 
     async def _call(
-        self, operation: str, body: Mapping[str, Any], *, idempotency_key: str | None, repeat: Repeat
+        self, operation: str, body: Mapping[str, Any] | Sequence[Any], *, idempotency_key: str | None, repeat: Repeat
     ) -> Answer:
         return await self._send(
             "POST",
             operation,
             _json(operation, body),
-            customer=body.get("customer_id") or "",
+            customer=(body.get("customer_id") or "") if isinstance(body, Mapping) else "",
             idempotency_key=idempotency_key,
             repeat=repeat,
         )
@@ -129,15 +136,16 @@ class Caller:
         headers = self._headers
         if idempotency_key:
             headers = {**headers, "idempotency-key": _sendable(operation, idempotency_key)}
+        lane = self.lane or lane_of(operation)
         attempt = 0
         may_have_happened = False
         while True:
             try:
-                await self._limiter.acquire(operation, customer)
+                await self._limiter.acquire(operation, lane, customer)
                 try:
-                    return await self._attempt(method, operation, content, headers)
+                    return await self._attempt(method, operation, content, headers, self._breakers[lane])
                 finally:
-                    self._limiter.release(customer)
+                    self._limiter.release(lane, customer)
             except Unavailable as error:
                 attempt += 1
                 may_have_happened = may_have_happened or isinstance(error, Uncertain)
@@ -149,8 +157,10 @@ class Caller:
                     raise
                 await asyncio.sleep(pause)
 
-    async def _attempt(self, method: str, operation: str, content: bytes, headers: Mapping[str, str]) -> Answer:
-        self._breaker.before(operation)
+    async def _attempt(
+        self, method: str, operation: str, content: bytes, headers: Mapping[str, str], breaker: Breaker
+    ) -> Answer:
+        began = breaker.before(operation)
         sent_ms = self._machine.wall_ms()
         try:
             answer = await self._transport.request(
@@ -159,9 +169,11 @@ class Caller:
             self.clock.learn(answer.headers.get("date"), sent_ms=sent_ms, received_ms=self._machine.wall_ms())
             self._judge(operation, answer)
         except AutumnError as error:
-            self._breaker.after(error)
+            if not isinstance(error, UnexpectedAnswer):
+                # A stranger's answer says nothing about Autumn.
+                breaker.after(began, error)
             raise
-        self._breaker.after(None)
+        breaker.after(began, None)
         return answer
 
     def _judge(self, operation: str, answer: Answer) -> None:
@@ -190,12 +202,12 @@ class Caller:
         self,
         model: type[_T],
         operation: str,
-        body: Mapping[str, Any],
+        body: Mapping[str, Any] | Sequence[Any],
         *,
         idempotency_key: str | None = None,
         repeat: Repeat = Repeat.IF_NOT_SENT,
         verified: bool = False,
-        about: tuple[str, str | None] | None = None,
+        about: Callable[[Any], bool] | None = None,
     ) -> _T:
         """Call `operation` and read its answer as `model`.
 
@@ -206,7 +218,7 @@ class Caller:
             idempotency_key: Under which Autumn does it once.
             repeat: After which failures.
             verified: Refuse a 202, with which Autumn puts the work off or fails open.
-            about: The customer, and the entity if any, that the answer has to name.
+            about: Tells whether the answer names whom it was asked about, so that two mixed up on the way show.
         """
         answer = await self._call(operation, body, idempotency_key=idempotency_key, repeat=repeat)
         if verified and answer.status == HTTPStatus.ACCEPTED:
@@ -217,20 +229,13 @@ class Caller:
             fields = ", ".join(sorted({".".join(map(str, e["loc"])) or "the body" for e in error.errors()}))
             reason = f"Autumn's answer has another shape than documented: {fields}"
             raise UnexpectedAnswer(operation, reason, status=answer.status) from None
-        if about is not None and not _is_about(read, *about):
+        if about is not None and not about(read):
             reason = "the answer is about another customer or entity than the one asked for"
             raise UnexpectedAnswer(operation, reason, status=answer.status)
         return read
 
 
-def _is_about(read: BaseModel, customer_id: str, entity_id: str | None) -> bool:
-    """Tell whether an answer names who was asked for. Two connections mixed up on the way would not show otherwise."""
-    named = getattr(read, "customer_id", None) or getattr(read, "id", None)
-    named_entity = getattr(read, "entity_id", None)
-    return named == customer_id and named_entity in {None, entity_id}
-
-
-def _json(operation: str, body: Mapping[str, Any]) -> bytes:
+def _json(operation: str, body: Mapping[str, Any] | Sequence[Any]) -> bytes:
     try:
         # NaN is no JSON, and Autumn takes what is none for an empty body.
         return to_json(body, inf_nan_mode="null")

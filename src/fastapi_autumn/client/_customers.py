@@ -1,0 +1,98 @@
+"""The operations `customers.*`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from fastapi_autumn import models
+from fastapi_autumn.client._bodies import UNCHANGED, Done, Unchanged, changed, given, is_record_of
+from fastapi_autumn.client._calls import Caller, Repeat
+
+__all__ = ["Customers"]
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+class Customers:
+    """The operations `customers.*`."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def get_or_create(
+        self, customer: models.Customer, *, expand: Sequence[str] | None = None
+    ) -> models.CustomerRecord:
+        """Make sure that the customer exists and return them; auto-enabled plans are attached on creation."""
+        return await self._get_or_create(models.CustomerRecord, customer, expand)
+
+    async def confirm(self, customer: models.Customer) -> None:
+        """Make sure that the customer exists, and read no more of the answer than whom it names."""
+        await self._get_or_create(_Named, customer, None)
+
+    async def _get_or_create(self, model: type[_M], customer: models.Customer, expand: Sequence[str] | None) -> _M:
+        body = given(
+            customer_id=customer.id,
+            name=customer.name,
+            email=customer.email,
+            fingerprint=customer.fingerprint,
+            metadata=customer.metadata,
+            expand=expand,
+        )
+        return await self._caller.read(
+            model, "customers.get_or_create", body, repeat=Repeat.IDEMPOTENT, about=is_record_of(customer.id)
+        )
+
+    async def get(self, customer_id: str, *, expand: Sequence[str] | None = None) -> models.CustomerRecord:
+        """Return one customer.
+
+        Raises:
+            CustomerNotFound: There is none with this id.
+        """
+        body = given(customer_id=customer_id, expand=expand)
+        return await self._caller.read(
+            models.CustomerRecord, "customers.get", body, repeat=Repeat.IDEMPOTENT, about=is_record_of(customer_id)
+        )
+
+    async def list(self, *, start_cursor: str = "", limit: int = 50, search: str | None = None) -> models.CustomerPage:
+        """Return one page of customers, newest first."""
+        body = given(start_cursor=start_cursor, limit=limit, search=search)
+        return await self._caller.read(models.CustomerPage, "customers.list", body, repeat=Repeat.IDEMPOTENT)
+
+    async def update(
+        self,
+        customer_id: str,
+        *,
+        name: str | Unchanged | None = UNCHANGED,
+        email: str | Unchanged | None = UNCHANGED,
+        fingerprint: str | Unchanged | None = UNCHANGED,
+        metadata: Mapping[str, Any] | Unchanged | None = UNCHANGED,
+        billing_controls: Mapping[str, Any] | Unchanged = UNCHANGED,
+    ) -> models.CustomerRecord:
+        """Change what is given and leave the rest; None empties a field."""
+        body = changed(
+            customer_id=customer_id,
+            name=name,
+            email=email,
+            fingerprint=fingerprint,
+            metadata=metadata,
+            billing_controls=billing_controls,
+        )
+        return await self._caller.read(
+            models.CustomerRecord, "customers.update", body, repeat=Repeat.IDEMPOTENT, about=is_record_of(customer_id)
+        )
+
+    async def delete(self, customer_id: str, *, delete_in_stripe: bool = False) -> None:
+        """Delete the customer with all that they have.
+
+        Repeated only when nothing was sent: they may have come back in between.
+
+        Raises:
+            CustomerNotFound: There is none with this id.
+        """
+        body = given(customer_id=customer_id, delete_in_stripe=delete_in_stripe)
+        await self._caller.read(Done, "customers.delete", body)
+
+
+class _Named(BaseModel):
+    id: str
