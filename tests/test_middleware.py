@@ -1,14 +1,14 @@
 """Which requests the middleware covers, who is taken for whom, and what passes untouched."""
 
 import asyncio
+import re
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI, Request, WebSocket
+from fastapi import FastAPI, Request
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.testclient import TestClient
-from starlette.authentication import AuthCredentials, AuthenticationBackend, SimpleUser, UnauthenticatedUser
-from starlette.middleware.authentication import AuthenticationMiddleware
 
 from fastapi_autumn import AutumnMiddleware, Customer, ModelCharge
 from fastapi_autumn._scope import request_state
@@ -134,21 +134,6 @@ async def test_gate_without_any_middleware_is_loud():
         TestClient(app).post("/ai/chat", json={"model": "large"})
 
 
-async def test_websocket_and_lifespan_pass(tmp_path):
-    """A WebSocket on a covered path is left alone, and the lifespan runs."""
-    service = Service(tmp_path)
-
-    @service.app.websocket("/ai/live")
-    async def live(socket: WebSocket) -> None:
-        await socket.accept()
-        async with service.autumn.charge("ada", "large") as charge:
-            await socket.send_text(str(charge.balance.remaining))
-        await socket.close()
-
-    with TestClient(service.app) as client, client.websocket_connect("/ai/live") as socket:
-        assert socket.receive_text() == "45"
-
-
 @pytest.mark.parametrize("identity", [None, "", "two words", "a/b", "tab\t", "nul\x00", "x" * 256, Customer("")])
 async def test_nobody_is_401_and_nothing_is_sent(tmp_path, identity):
     """No identity, and one that Autumn would refuse or mistake, is a 401 before anything reaches Autumn."""
@@ -188,26 +173,6 @@ async def test_identify_may_be_async(tmp_path):
     app_that_tells(service)
     async with service.calling() as client:
         assert (await client.get("/ai/chat")).status_code == 200
-
-
-class Backend(AuthenticationBackend):
-    """Takes the header for the user, as a demo would."""
-
-    async def authenticate(self, conn: Any) -> Any:
-        name = conn.headers.get("x-user")
-        return (AuthCredentials(), SimpleUser(name) if name else UnauthenticatedUser())
-
-
-async def test_request_user_is_the_default(tmp_path):
-    """Without `identify`, Starlette's authenticated user pays, and an unauthenticated one is a 401."""
-    from fastapi_autumn.middleware import from_request_user
-
-    service = Service(tmp_path, identify=from_request_user)
-    app_that_tells(service)
-    service.app.add_middleware(AuthenticationMiddleware, backend=Backend())
-    async with service.calling() as client:
-        assert (await client.get("/ai/chat")).json() == {"covered": True}
-        assert (await client.get("/ai/chat", headers={"x-user": ""})).status_code == 401
 
 
 async def test_request_user_without_authentication_is_loud(tmp_path):
@@ -252,31 +217,122 @@ async def test_options_is_not_charged(tmp_path):
         assert response.json() == {"covered": False}
 
 
-async def test_large_bodies_are_refused_before_they_are_parsed(tmp_path):
-    """A body over the limit is a 413, whether it announces its length or not, and nothing is charged."""
-    service = Service(tmp_path, max_body_bytes=1000)
+async def test_open_paths(tmp_path):
+    """Paths below a prefix can be left open, matched on whole segments; a gate there lets nothing through."""
+    service = Service(tmp_path, paths=())
+    app_that_tells(service)
+    middleware = AutumnMiddleware(
+        service.app,
+        paths=["/ai"],
+        autumn=service.autumn,
+        open_paths=["/ai/models", "/ai/health/"],
+        identify=lambda _: None,
+    )
+    async with (
+        service.autumn.running(),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app=middleware), base_url="http://x") as client,
+    ):
+        for path in ("/ai/models", "/ai/models/large", "/ai/health"):
+            assert (await client.get(path)).json() == {"covered": False}
+        for path in ("/ai/models-of-others", "/ai", "/ai/chat"):
+            assert (await client.get(path)).status_code == 401
+
+
+@pytest.mark.parametrize("outermost", ["/ai", "/ai/team"])
+async def test_longer_prefix_of_two_services_counts(tmp_path, outermost):
+    """Where two `Autumn` cover a path, the one with the longer prefix charges, whichever is outermost."""
+    team, everybody = Service(tmp_path / "team"), Service(tmp_path / "everybody")
+    autumns = {"/ai/team": team.autumn, "/ai": everybody.autumn}
+    app = FastAPI()
+
+    @app.post("/ai/chat")
+    @app.post("/ai/team/chat")
+    async def chat(charge: ModelCharge) -> Any:
+        return charge.customer.id
+
+    for prefix in sorted(autumns, key=lambda prefix: prefix == outermost):
+        app.add_middleware(AutumnMiddleware, autumn=autumns[prefix], paths=[prefix], identify=lambda _: "ada")
+    async with team.autumn.running(), everybody.autumn.running():
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            assert (await client.post("/ai/team/chat", json={"model": "large"})).is_success
+            assert (await client.post("/ai/chat", json={"model": "small"})).is_success
+
+        assert [await team.used(), await everybody.used()] == [5, 1]
+
+
+async def test_emulators_pages_need_no_identity(tmp_path):
+    """A browser opens the check-out of the emulator without credentials, also where `/billing` is covered."""
+    service = Service(tmp_path, paths=("/ai", "/billing"))
+    service.app.include_router(service.autumn.router())
+    async with service.calling() as client:
+        address = (await client.post("/billing/attach", json={"plan_id": "pro"})).json()["payment_url"]
+        del client.headers["x-user"]
+        page = await client.get(address)
+        (action,) = set(re.findall(r'formaction="([^"]+/confirm)"', page.text))
+
+        assert (await client.post(page.url.join(action))).is_success
+        assert (await client.get("/billing/customer")).status_code == 401
+
+
+async def test_cors_outside_lets_a_browser_read_everything(tmp_path):
+    """CORSMiddleware that is added after this one puts its headers on refusals, and exposes the credits if told so."""
+    service = Service(tmp_path)
 
     @service.app.post("/ai/chat")
-    async def chat(body: dict[str, Any], charge: ModelCharge) -> Any:
+    async def chat(charge: ModelCharge) -> Any:
         return "served"
 
-    async def chunks() -> Any:
-        for _ in range(30):
-            yield b" " * 100
-        yield b'{"model": "large"}'
+    service.app.add_middleware(
+        CORSMiddleware,
+        allow_origins=["https://app.example"],
+        expose_headers=["Autumn-Credits-Charged", "Autumn-Credits-Remaining"],
+    )
+    async with service.calling() as client:
+        client.headers["origin"] = "https://app.example"
+        served = await client.post("/ai/chat", json={"model": "large"})
+        refused = await client.post("/ai/chat", json={"model": "large"}, headers={"x-user": ""})
 
-    async with service.serving() as client:
-        announced = await client.post("/ai/chat", json={"model": "large", "x": "y" * 1000})
-        streamed = await client.post("/ai/chat", content=chunks(), headers={"content-type": "application/json"})
-
-        for response in (announced, streamed):
-            assert response.status_code == 413
-            assert response.json()["detail"]["code"] == "body_too_large"
-        assert await service.used() == 0
+        assert (served.status_code, refused.status_code) == (200, 401)
+        for response in (served, refused):
+            assert response.headers["access-control-allow-origin"] == "https://app.example"
+            assert "Autumn-Credits-Charged" in response.headers["access-control-expose-headers"]
 
 
+def test_lifespan_that_never_runs_is_told_once(tmp_path, caplog):
+    """In a mounted application Autumn starts with the second request, stays, and says what is missing."""
+    service = Service(tmp_path)
+    started = []
+
+    @service.app.post("/ai/chat")
+    async def chat(charge: ModelCharge) -> Any:
+        return started.append(id(service.autumn.client))
+
+    outer = FastAPI()
+    outer.mount("/api", service.app)
+    with TestClient(outer, headers={"x-user": "ada"}) as client:
+        for _ in range(4):
+            assert client.post("/api/ai/chat", json={"model": "large"}).status_code == 200
+        assert client.portal.call(service.used) == 20
+
+    assert len(set(started[1:])) == 1
+    assert caplog.text.count("FastAPI(lifespan=autumn.lifespan)") == 1
+
+
+def test_bare_test_client_is_not_warned(tmp_path, caplog):
+    """Under a TestClient that is not entered each request has a loop of its own, which is no reason to complain."""
+    service = Service(tmp_path, emulator_path=tmp_path / "emulator.db")
+    app_that_tells(service)
+    client = TestClient(service.app, headers={"x-user": "ada"})
+    for _ in range(3):
+        assert client.get("/ai/chat").json() == {"covered": True}
+
+    assert "lifespan" not in caplog.text
+
+
+@pytest.mark.parametrize("argument", ["paths", "open_paths"])
 @pytest.mark.parametrize("paths", ["/ai", ["ai"]])
-def test_wrong_paths_are_refused_at_start(tmp_path, paths):
+def test_wrong_paths_are_refused_at_start(tmp_path, argument, paths):
     """A path that is not a list of prefixes with a slash fails when the middleware is made."""
-    with pytest.raises(ConfigurationError, match="AutumnMiddleware"):
-        AutumnMiddleware(FastAPI(), autumn=Service(tmp_path).autumn, paths=paths)
+    with pytest.raises(ConfigurationError, match=f"AutumnMiddleware: .*{argument}"):
+        AutumnMiddleware(FastAPI(), autumn=Service(tmp_path).autumn, **{argument: paths})

@@ -1,97 +1,158 @@
 """What a refused call looks like, and how it gets into the OpenAPI document of the routes that can refuse.
 
-A dependency cannot add responses to its route, but one that is a `SecurityBase` adds its name to the operation. The
-gate is one, and `document` exchanges that name for the answers: the routes need to repeat nothing.
+A dependency cannot add responses to its route. `document` looks for the routes that depend on a gate, each time the
+application makes its document, and adds the answers there: the routes need to repeat nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import Any, Protocol
 
+import fastapi.routing
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.routing import Mount
 
-__all__ = ["GATE_MARK", "RESPONSES", "document"]
-
-GATE_MARK = "AutumnCredits"
-
-_SCHEMA_NAME = "AutumnRefusal"
+__all__ = ["RESPONSES", "Documented", "document"]
 
 
-class _Detail(BaseModel):
+class Documented:
+    """A dependency whose routes answer with `RESPONSES` besides their own."""
+
+
+class RefusalDetail(BaseModel):
+    """Why a call was refused."""
+
     model_config = ConfigDict(extra="allow")
 
-    code: str = Field(description="Stable, for machines.", examples=["insufficient_credits"])
+    code: str = Field(description="Stable, for programs.", examples=["unknown_model"])
     message: str = Field(description="For people.")
 
 
 class Refusal(BaseModel):
-    """The body of every refusal. `detail` holds more where there is more to say, such as the balance with a 402."""
+    """The body of every refusal."""
 
-    detail: _Detail
+    detail: RefusalDetail
+
+
+class ShownBalance(BaseModel):
+    """What a customer has, in units of the feature; amounts are exact numbers."""
+
+    feature_id: str
+    remaining: float
+    granted: float
+    usage: float
+    next_reset_at: int | None = Field(description="Milliseconds since 1970.")
+    unlimited: bool
+    overage_allowed: bool
+
+
+class ShownPlan(BaseModel):
+    """A plan that would help."""
+
+    id: str | None
+    name: str | None
+    add_on: bool
+
+
+class InsufficientCreditsDetail(RefusalDetail):
+    """What a call would have cost, and what there is."""
+
+    code: str = Field(description="Stable, for programs.", examples=["insufficient_credits"])
+    model: str
+    required: float = Field(description="What the call costs, in credits.")
+    balance: ShownBalance | None
+    plans: list[ShownPlan]
+
+
+class InsufficientCreditsRefusal(BaseModel):
+    """The body of a 402."""
+
+    detail: InsufficientCreditsDetail
 
 
 _DESCRIPTIONS = {
     HTTPStatus.BAD_REQUEST: "`unknown_model`: the model has no price.",
-    HTTPStatus.UNAUTHORIZED: "`not_authenticated`: nobody knows who is calling.",
-    HTTPStatus.PAYMENT_REQUIRED: (
-        "`insufficient_credits`: `detail` also has `model`, `required`, `balance` (`remaining`, `granted`, `usage`, "
-        "`next_reset_at`, `unlimited`, `overage_allowed`) and `plans` that would help."
-    ),
+    HTTPStatus.UNAUTHORIZED: "`not_authenticated`: the caller has not been identified.",
+    HTTPStatus.PAYMENT_REQUIRED: "`insufficient_credits`: the balance does not cover this call.",
     HTTPStatus.FORBIDDEN: "`not_entitled`: the plan does not include this call.",
-    HTTPStatus.SERVICE_UNAVAILABLE: "`billing_unavailable`: nobody could be asked; see `Retry-After`.",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "`body_too_large`: the request's body is larger than the service allows.",
+    HTTPStatus.SERVICE_UNAVAILABLE: "`billing_unavailable`: the balance could not be checked; see `Retry-After`.",
 }
+_MODELS: dict[HTTPStatus, type[BaseModel]] = {HTTPStatus.PAYMENT_REQUIRED: InsufficientCreditsRefusal}
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
-    status.value: {"model": Refusal, "description": description} for status, description in _DESCRIPTIONS.items()
+    status.value: {"model": _MODELS.get(status, Refusal), "description": description}
+    for status, description in _DESCRIPTIONS.items()
 }
 """For `responses=` of a router or route, where the document is made without `document`."""
 
+_SCHEMA_REFERENCE = "#/components/schemas/{model}"
+_INVALID_MODEL = {"description": "The request has no single, plain model."}
+_CREDIT_HEADERS = {
+    "Autumn-Credits-Charged": {"description": "What the call cost, in credits.", "schema": {"type": "number"}},
+    "Autumn-Credits-Remaining": {
+        "description": "What the customer has left, in credits. Missing when that is unlimited or unknown.",
+        "schema": {"type": "number"},
+    },
+}
 
-class _Documented(Protocol):
+
+class _Application(Protocol):
     openapi: Callable[[], dict[str, Any]]
 
 
-def document(app: _Documented) -> None:
-    """Make `app.openapi()` list the gate's refusals on every route that has a gate. Doing it twice does no harm."""
+def document(app: _Application) -> None:
+    """Make `app.openapi()`, and that of mounted applications, list what gates answer. Doing it twice does no harm."""
+    if getattr(app.openapi, "lists_refusals", False):
+        return
     original = app.openapi
 
     def openapi() -> dict[str, Any]:
         schema = original()
-        _exchange_marks(schema)
+        _add_refusals(schema, getattr(app, "routes", ()))
         return schema
 
+    openapi.lists_refusals = True  # type: ignore[attr-defined]
     app.openapi = openapi
+    for route in getattr(app, "routes", ()):
+        if isinstance(route, Mount) and hasattr(route.app, "openapi"):
+            document(route.app)
 
 
-def _exchange_marks(schema: dict[str, Any]) -> None:
-    components = schema.get("components", {})
-    schemes = components.get("securitySchemes", {})
-    if GATE_MARK not in schemes:
-        return
-    del schemes[GATE_MARK]
-    if not schemes:
-        del components["securitySchemes"]
-    body = Refusal.model_json_schema(ref_template="#/components/schemas/{model}")
-    schemas = components.setdefault("schemas", {})
-    schemas.update(body.pop("$defs"))
-    schemas[_SCHEMA_NAME] = body
-    for path in schema.get("paths", {}).values():
-        for operation in path.values():
-            if isinstance(operation, dict):
-                _exchange_mark(operation)
+def _add_refusals(schema: dict[str, Any], routes: Iterable[Any]) -> None:
+    operations = list(_gated_operations(schema, routes))
+    for operation in operations:
+        responses = operation.setdefault("responses", {})
+        for status, response in responses.items():
+            if status.startswith("2"):
+                response.setdefault("headers", {}).update(_CREDIT_HEADERS)
+        for status, description in _DESCRIPTIONS.items():
+            reference = _SCHEMA_REFERENCE.format(model=_MODELS.get(status, Refusal).__name__)
+            content = {"application/json": {"schema": {"$ref": reference}}}
+            responses.setdefault(str(status.value), {"description": description, "content": content})
+        responses.setdefault("422", _INVALID_MODEL)
+    if operations:
+        schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+        models: list[type[BaseModel]] = [Refusal, *_MODELS.values()]
+        for model in models:
+            own = model.model_json_schema(ref_template=_SCHEMA_REFERENCE)
+            for name, definition in {**own.pop("$defs"), model.__name__: own}.items():
+                # An application may have used RESPONSES on some routes, and has the same schemas then.
+                schemas.setdefault(name, definition)
 
 
-def _exchange_mark(operation: dict[str, Any]) -> None:
-    required = operation.get("security", [])
-    remaining = [requirement for requirement in required if GATE_MARK not in requirement]
-    if len(remaining) == len(required):
-        return
-    if remaining:
-        operation["security"] = remaining
-    else:
-        del operation["security"]
-    responses = operation.setdefault("responses", {})
-    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{_SCHEMA_NAME}"}}}
-    for status, description in _DESCRIPTIONS.items():
-        responses.setdefault(str(status.value), {"description": description, "content": content})
-    responses.setdefault("422", {"description": "The request has no single, plain model."})
+def _gated_operations(schema: dict[str, Any], routes: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    # Since 0.137, FastAPI keeps included routers apart and has a function that flattens them.
+    flat = getattr(fastapi.routing, "iter_route_contexts", iter)
+    for route in flat(routes):
+        if _is_gated(getattr(route, "dependant", None)):
+            path = schema.get("paths", {}).get(route.path_format, {})
+            for method in route.methods or ():
+                if method.lower() in path:
+                    yield path[method.lower()]
+
+
+def _is_gated(dependant: Any) -> bool:
+    return dependant is not None and any(
+        isinstance(dependency.call, Documented) or _is_gated(dependency) for dependency in dependant.dependencies
+    )

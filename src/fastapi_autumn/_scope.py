@@ -4,26 +4,24 @@ State travels in the scope and not in context variables: those set below a BaseH
 come back up.
 """
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import AsyncIterator, MutableMapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fastapi import HTTPException
-from starlette.authentication import BaseUser
+from starlette.requests import HTTPConnection
 
-from . import telemetry
-from .charge import Charge, Charges
-from .client import AutumnClient
-from .customers import KnownCustomers
-from .models import Customer
-from .settings import AutumnSettings
+from fastapi_autumn._ending import Ending
+from fastapi_autumn.charge import Charge, Charges
+from fastapi_autumn.client import AutumnClient
+from fastapi_autumn.customers import KnownCustomers
+from fastapi_autumn.models import Customer
+from fastapi_autumn.settings import AutumnSettings
 
 if TYPE_CHECKING:
-    from .settlement.outbox import Outbox
+    from fastapi_autumn.settlement.outbox import Outbox
 
-__all__ = ["RequestState", "Runtime", "RuntimeSource", "customer_of", "nobody", "refusal", "request_state", "share"]
+__all__ = ["RequestState", "Runtime", "RuntimeSource", "request_state", "share", "watch_route"]
 
 _KEY = "fastapi_autumn"
 
@@ -58,11 +56,16 @@ class RuntimeSource(Protocol):
 
 @dataclass(slots=True)
 class RequestState:
-    """One request on a covered path."""
+    """One request, or one WebSocket, on a covered path."""
 
     runtime: Runtime
     customer: Customer | None
+    prefix: str = ""
+    """The prefix that covers it, with the path under which the application is mounted."""
+    ending: Ending = field(default_factory=Ending)
     charges: list[Charge] = field(default_factory=list)
+    opened: dict[object, Charge] = field(default_factory=dict)
+    """Which gate opened which charge, so that an equal gate reuses it."""
 
 
 def share(scope: MutableMapping[str, Any], state: RequestState) -> None:
@@ -76,25 +79,15 @@ def request_state(scope: MutableMapping[str, Any]) -> RequestState | None:
     return state if isinstance(state, RequestState) else None
 
 
-def refusal(
-    status: HTTPStatus, code: str, message: str, *, headers: Mapping[str, str] | None = None, **detail: Any
-) -> HTTPException:
-    """Count a refusal, and return the answer that says so."""
-    telemetry.refusals.add(1, {"code": code})
-    return HTTPException(status, {"code": code, "message": message, **detail}, headers=dict(headers or {}))
+async def watch_route(connection: HTTPConnection) -> AsyncIterator[None]:
+    """A dependency that tells the middleware what the route raises, before other middleware can hide when that was.
 
-
-def nobody() -> HTTPException:
-    """Refuse a request of nobody."""
-    bearer = {"WWW-Authenticate": "Bearer"}
-    return refusal(HTTPStatus.UNAUTHORIZED, "not_authenticated", "Who is calling?", headers=bearer)
-
-
-def customer_of(user: BaseUser) -> Customer | None:
-    """Take an authenticated user of Starlette's for the customer: its `identity`, or else its `display_name`."""
-    if not user.is_authenticated:
-        return None
+    A BaseHTTPMiddleware, for one, completes the body of a stream that failed. It needs FastAPI's scope "request".
+    """
+    state = request_state(connection.scope)
     try:
-        return Customer(user.identity)
-    except NotImplementedError:
-        return Customer(user.display_name)
+        yield
+    except BaseException as error:
+        if state is not None:
+            state.ending.route_raised(error)
+        raise

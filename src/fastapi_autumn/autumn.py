@@ -16,6 +16,7 @@ from pydantic_core import from_json
 from starlette.requests import ClientDisconnect
 
 from ._machine import MACHINE, Machine
+from ._openapi import document
 from ._scope import Runtime
 from .charge import Charge, Charges, Delivery, PriceList
 from .client import AutumnClient
@@ -98,13 +99,19 @@ class Autumn:
         return Emulator(self.settings.emulator_path, catalog=self._catalog or default_catalog())
 
     @asynccontextmanager
-    async def lifespan(self, _app: Any = None) -> AsyncIterator[None]:
+    async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
         """Run beside the application: `FastAPI(lifespan=autumn.lifespan)`, or `async with` it inside your own.
 
         Shutting down delivers what waits in the outbox, for at most `AUTUMN_SHUTDOWN_TIMEOUT` seconds.
         """
+        if hasattr(app, "openapi"):
+            self.document(app)
         async with self.running():
             yield
+
+    def document(self, app: Any) -> None:
+        """Make `app.openapi()` list what gates answer, for scripts that export it without running the application."""
+        document(app)
 
     @property
     def runtime(self) -> Runtime | None:

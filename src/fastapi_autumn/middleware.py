@@ -4,52 +4,38 @@ The middleware is pure ASGI and outermost on purpose: no other place in FastAPI 
 body, a client that leaves and an exception that comes out after the body, all of one request.
 """
 
+import asyncio
 import inspect
 import logging
-import traceback
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import _AsyncGeneratorContextManager, _GeneratorContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from http import HTTPStatus
 from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
 
-from fastapi import HTTPException
 from starlette._utils import get_route_path
-from starlette.background import BackgroundTask, BackgroundTasks
-from starlette.requests import ClientDisconnect, HTTPConnection
-from starlette.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
-from ._openapi import document
-from ._scope import RequestState, Runtime, RuntimeSource, customer_of, nobody, refusal, share
-from .charge import Charge
-from .customers import is_customer_id
-from .errors import AutumnError, ConfigurationError
-from .models import Customer
-from .pricing import to_json_number
-from .settlement import Outcome, judge
+from fastapi_autumn._identity import customer_from, from_request_user
+from fastapi_autumn._openapi import document
+from fastapi_autumn._refusals import answer, body_too_large, not_authenticated, on_a_websocket
+from fastapi_autumn._scope import RequestState, Runtime, RuntimeSource, request_state, share
+from fastapi_autumn.charge import Charge
+from fastapi_autumn.errors import AutumnError, ConfigurationError
+from fastapi_autumn.models import Customer
+from fastapi_autumn.pricing import to_json_number
+from fastapi_autumn.settlement import Outcome
 
 __all__ = ["AutumnMiddleware", "Identify", "from_request_user"]
 
 _log = logging.getLogger("fastapi_autumn")
 
-Identity = Customer | str | None
-Identify = Callable[[HTTPConnection], Identity | Awaitable[Identity]]
-
-
-def from_request_user(connection: HTTPConnection) -> Customer | None:
-    """Take Starlette's `request.user` for the customer: its `identity`, or else its `display_name`.
-
-    Raises:
-        ConfigurationError: No AuthenticationMiddleware has run before.
-    """
-    if "user" not in connection.scope:
-        raise ConfigurationError(
-            "AutumnMiddleware does not know who is calling. Pass identify=..., a function from the connection to a "
-            "Customer or an id; or add Starlette's AuthenticationMiddleware after it, so that it runs before; or pass "
-            "identify=None when each CreditGate has its own customer=..."
-        )
-    return customer_of(connection.user)
+Identify = Callable[[HTTPConnection], Any | Awaitable[Any]]
+"""From the connection to a `Customer`, an id (a string, an integer or a UUID), or None for nobody. May be async."""
 
 
 class AutumnMiddleware:
@@ -59,10 +45,16 @@ class AutumnMiddleware:
         app: The application.
         autumn: The `Autumn` of this service.
         paths: Prefixes of the paths it covers, matched on whole segments; default: `AUTUMN_PATHS`.
-        identify: Tells who is calling: a `Customer`, an id, or None for nobody (401). May be async. None leaves it to
-            the `customer` dependency of each gate.
+        open_paths: Prefixes below those that it leaves alone, such as a list of models or a health check.
+        identify: Tells who is calling: a `Customer`, an id (a string, an integer or a UUID), or None for nobody (401).
+            May be async, and may raise an HTTPException, which is sent as it is. None leaves it to the `customer`
+            dependency of each gate.
 
-    Requests on other paths, OPTIONS, WebSockets and the lifespan pass untouched.
+    A WebSocket on a covered path is identified as well; nobody's is closed with 1008. Requests on other paths, OPTIONS
+    and the lifespan pass untouched.
+
+    Raises:
+        ConfigurationError: `paths` or `open_paths` is not a list of prefixes that start with a slash.
     """
 
     def __init__(
@@ -71,69 +63,93 @@ class AutumnMiddleware:
         *,
         autumn: RuntimeSource,
         paths: Sequence[str] | None = None,
+        open_paths: Sequence[str] = (),
         identify: Identify | None = from_request_user,
     ) -> None:
-        if isinstance(paths, str):
-            raise ConfigurationError(f"AutumnMiddleware: paths is a list of prefixes, such as [{paths!r}]")
-        prefixes = autumn.settings.paths if paths is None else paths
-        for prefix in prefixes:
-            if not prefix.startswith("/"):
-                raise ConfigurationError(f"AutumnMiddleware: the path {prefix!r} has to start with a slash")
         self.app = app
         self._autumn = autumn
-        self._prefixes = tuple(prefix.rstrip("/") for prefix in prefixes)
+        self._prefixes = _prefixes("paths", autumn.settings.paths if paths is None else paths)
+        self._open_prefixes = _prefixes("open_paths", open_paths)
         self._identify = identify
-        self._max_body_bytes = autumn.settings.max_body_bytes
+        self._without_lifespan = _WithoutLifespan(autumn)
         self._documented: Any = None
+        self._document(app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
-        if scope["type"] != "http":
+        if scope["type"] not in {"http", "websocket"}:
             await self.app(scope, receive, send)
             return
         if self._documented is not scope.get("app"):
-            self._document(scope["app"])
-        if scope["method"] == "OPTIONS" or not self._covers(get_route_path(scope)):
+            self._document(scope.get("app"))
+        prefix = self._covering(scope)
+        if prefix is None or scope.get("method") == "OPTIONS":
             await self.app(scope, receive, send)
             return
         runtime = self._autumn.runtime
         if runtime is not None:
-            await self._handle(runtime, scope, receive, send)
+            await self._handle(runtime, prefix, scope, receive, send)
             return
-        # No lifespan has run, as under a bare TestClient: everything lives for one request and is settled at its end.
-        async with self._autumn.running() as temporary:
-            await self._handle(temporary, scope, receive, send)
+        async with self._without_lifespan.running() as standing:
+            await self._handle(standing, prefix, scope, receive, send)
 
     def _document(self, app: Any) -> None:
         self._documented = app
         if hasattr(app, "openapi"):
             document(app)
 
-    def _covers(self, path: str) -> bool:
-        return any(path == prefix or path.startswith(f"{prefix}/") for prefix in self._prefixes)
+    def _covering(self, scope: Scope) -> str | None:
+        """Return the longest prefix that covers the path; None if no prefix does, or somebody else's longer one."""
+        path = get_route_path(scope)
+        prefix = _longest(self._prefixes, path)
+        if prefix is None or _longest(self._open_prefixes, path) is not None:
+            return None
+        full = scope.get("root_path", "") + prefix
+        outer = request_state(scope)
+        return None if outer is not None and len(outer.prefix) >= len(full) else full
 
-    async def _handle(self, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _handle(self, runtime: Runtime, prefix: str, scope: Scope, receive: Receive, send: Send) -> None:
         connection = HTTPConnection(scope)
+        max_body_bytes = self._autumn.settings.max_body_bytes
         length = connection.headers.get("content-length", "")
-        if self._max_body_bytes and length.isdecimal() and int(length) > self._max_body_bytes:
-            await _answer(_too_large())(scope, receive, send)
+        if max_body_bytes and length.isdecimal() and int(length) > max_body_bytes:
+            await answer(body_too_large())(scope, receive, send)
             return
-        customer = None
-        if self._identify is not None:
-            customer = await _customer(self._identify, connection)
-            if customer is None:
-                await _answer(nobody())(scope, receive, send)
-                return
+        try:
+            customer = await self._customer(connection)
+        except HTTPException as error:
+            await _refuse(error, scope, receive, send)
+            return
+        if customer is not None:
             await self._ensure(runtime, customer)
-        state = RequestState(runtime, customer)
+        state = RequestState(runtime, customer, prefix)
         share(scope, state)
-        watch = _Watch(state, receive, send, max_body_bytes=self._max_body_bytes)
+        watch = _Watch(state, scope, receive, send, max_body_bytes=max_body_bytes)
         try:
             await self.app(scope, watch.receive, watch.send)
         except BaseException as error:
-            watch.finish(error)
-            raise
-        watch.finish(None)
+            if not (isinstance(error, Exception) and await watch.refuse_large_body()):
+                _close(state, error)
+                raise
+        _close(state, None)
+
+    async def _customer(self, connection: HTTPConnection) -> Customer | None:
+        """Return who is calling, or None where the gates find that out or nobody needs to know.
+
+        Raises:
+            HTTPException: Nobody is calling, or `identify` says what to answer.
+        """
+        if self._identify is None:
+            return None
+        found = self._identify(connection)
+        customer = customer_from(await found if inspect.isawaitable(found) else found)
+        if customer is None and not self._is_emulators_page(connection.scope["path"]):
+            raise not_authenticated()
+        return customer
+
+    def _is_emulators_page(self, path: str) -> bool:
+        """Tell whether a browser opens a page of the emulator in this process, which it does without credentials."""
+        return self._autumn.settings.emulator and any(f"/emulator/{page}/" in path for page in ("checkout", "portal"))
 
     async def _ensure(self, runtime: Runtime, customer: Customer) -> None:
         try:
@@ -143,117 +159,130 @@ class AutumnMiddleware:
             return
 
 
-async def _customer(identify: Identify, connection: HTTPConnection) -> Customer | None:
-    found = identify(connection)
-    identity = await found if inspect.isawaitable(found) else found
-    customer = Customer(identity) if isinstance(identity, str) else identity
-    if customer is not None and not is_customer_id(customer.id):
-        _log.warning("a customer id that Autumn would refuse or mistake is taken for nobody")
-        return None
-    return customer
+def _prefixes(argument: str, paths: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(paths, str):
+        raise ConfigurationError(f"AutumnMiddleware: {argument} is a list of prefixes, such as [{paths!r}]")
+    for prefix in paths:
+        if not prefix.startswith("/"):
+            raise ConfigurationError(f"AutumnMiddleware: the path {prefix!r} in {argument} has to start with a slash")
+    return tuple(prefix.rstrip("/") for prefix in paths)
 
 
-def _too_large() -> HTTPException:
-    return refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", "The request's body is too large.")
+def _longest(prefixes: Sequence[str], path: str) -> str | None:
+    covering = (prefix for prefix in prefixes if path == prefix or path.startswith(f"{prefix}/"))
+    return max(covering, key=len, default=None)
 
 
-def _answer(error: HTTPException) -> JSONResponse:
-    return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
+async def _refuse(error: HTTPException, scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        closing = on_a_websocket(error)
+        await WebSocketClose(closing.code, closing.reason)(scope, receive, send)
+    else:
+        await answer(error)(scope, receive, send)
+
+
+def _close(state: RequestState, error: BaseException | None) -> None:
+    """Close what is still open. Returns at once: what has to be told to Autumn goes through the outbox."""
+    if not state.charges:
+        return
+    outcome = state.ending.outcome(error)
+    for charge in state.charges:
+        if outcome is not Outcome.DONE and not charge.closed:
+            _log.info("charge %s of %s ended as %s", charge.id, charge.customer.id, outcome.value)
+        charge.finish(outcome)
+
+
+class _WithoutLifespan:
+    """Runs Autumn where no lifespan has: in a mounted application, or under a bare test client.
+
+    Under the test client each request has an event loop of its own and is settled before that ends. A second request in
+    one loop means a server, where starting and stopping for every request would cost 100 ms: there it keeps running
+    until the loop ends, and says what is missing.
+    """
+
+    def __init__(self, autumn: RuntimeSource) -> None:
+        self._autumn = autumn
+        self._seen: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+        self._standing: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]] = WeakKeyDictionary()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Runtime]:
+        loop = asyncio.get_running_loop()
+        async with self._autumn.running() as runtime:
+            if loop in self._seen and loop not in self._standing:
+                _log.warning(
+                    "Autumn's lifespan does not run, so charges are not settled in order when the service stops. Pass "
+                    "FastAPI(lifespan=autumn.lifespan), or enter `async with autumn.lifespan(app)` in your own. The "
+                    "lifespan of a mounted application never runs: do it in the outermost application."
+                )
+                self._standing[loop] = loop.create_task(self._stand(), name="autumn-without-lifespan")
+            self._seen.add(loop)
+            yield runtime
+
+    async def _stand(self) -> None:
+        async with self._autumn.running():
+            await asyncio.get_running_loop().create_future()
 
 
 class _Watch:
-    """What is seen of one request; made afresh for each."""
+    """Passes the messages of one request on, and notes what they say about its end."""
 
-    __slots__ = (
-        "_body_bytes",
-        "_complete",
-        "_disconnected",
-        "_max_body_bytes",
-        "_receive",
-        "_send",
-        "_state",
-        "_status",
-    )
+    __slots__ = ("_body_bytes", "_max_body_bytes", "_receive", "_scope", "_send", "_state", "_too_large")
 
-    def __init__(self, state: RequestState, receive: Receive, send: Send, *, max_body_bytes: int) -> None:
+    def __init__(self, state: RequestState, scope: Scope, receive: Receive, send: Send, *, max_body_bytes: int) -> None:
         self._state = state
+        self._scope = scope
         self._receive = receive
         self._send = send
         self._max_body_bytes = max_body_bytes
         self._body_bytes = 0
-        self._status: int | None = None
-        self._complete = False
-        self._disconnected = False
+        self._too_large: HTTPException | None = None
 
     async def receive(self) -> Message:
         message = await self._receive()
-        if message["type"] == "http.disconnect":
-            if not self._complete:
-                self._disconnected = True
-        elif self._max_body_bytes:
+        if message["type"] in {"http.disconnect", "websocket.disconnect"}:
+            self._state.ending.caller_left()
+        elif self._max_body_bytes and message["type"] == "http.request" and not self._state.ending.started:
+            # Once the answer has begun, a caller could end a stream by sending more than is allowed.
             self._body_bytes += len(message.get("body", b""))
             if self._body_bytes > self._max_body_bytes:
-                raise _too_large()
+                self._too_large = self._too_large or body_too_large()
+                raise self._too_large
         return message
 
     async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self._status = message["status"]
-            if self._state.charges and self._status < HTTPStatus.BAD_REQUEST:
-                message = {**message, "headers": [*message.get("headers", ()), *_credit_headers(self._state.charges)]}
+        if await self.refuse_large_body():
+            return
+        if message["type"] == "http.response.start" and message["status"] < HTTPStatus.BAD_REQUEST:
+            message = {**message, "headers": [*message.get("headers", ()), *_credit_headers(self._state.charges)]}
+        await self._pass_on(message)
+
+    async def refuse_large_body(self) -> bool:
+        """Answer 413 in place of the application, which may have made anything of the exception. False: no need to."""
+        if self._too_large is None:
+            return False
+        if not self._state.ending.started:
+            await answer(self._too_large)(self._scope, self._receive, self._pass_on)
+        return True
+
+    async def _pass_on(self, message: Message) -> None:
+        ending = self._state.ending
+        ending.sending(message)
         try:
             await self._send(message)
         except OSError:
-            self._disconnected = True
+            ending.send_failed()
             raise
-        if message["type"] == "http.response.body" and not message.get("more_body", False):
-            self._complete = True
-
-    def finish(self, error: BaseException | None) -> None:
-        """Close what is still open. Returns at once: what has to be told to Autumn goes through the outbox."""
-        if not self._state.charges:
-            return
-        left = isinstance(error, ClientDisconnect)
-        raised = error is not None and not left and not (self._complete and _is_afterthought(error))
-        if raised and self._disconnected and not isinstance(error, Exception):
-            # Servers and test clients cancel the application of a client that has left.
-            raised = False
-        outcome = judge(
-            raised=raised,
-            status=self._status,
-            complete=self._complete,
-            disconnected=self._disconnected or left,
-        )
-        if outcome is not Outcome.DONE:
-            _log.info("a charged call ended as %s", outcome.value)
-        for charge in self._state.charges:
-            charge.finish(outcome)
-
-
-_AFTER_DELIVERY = {BackgroundTask.__call__.__code__, BackgroundTasks.__call__.__code__}
-_CLEAN_UP = {_AsyncGeneratorContextManager.__aexit__.__code__, _GeneratorContextManager.__exit__.__code__}
-
-
-def _is_afterthought(error: BaseException) -> bool:
-    """Tell whether an exception came from what runs after a delivered answer, not from making the answer.
-
-    A failed event stream and a failed background task look the same from outside: a complete 200, then an exception.
-    Only the traceback knows which it was: a background task's frame is in it, or that of a dependency's clean-up that
-    was entered with nothing wrong yet.
-    """
-    if isinstance(error, BaseExceptionGroup):
-        return all(_is_afterthought(inner) for inner in error.exceptions)
-    return any(
-        frame.f_code in _AFTER_DELIVERY or (frame.f_code in _CLEAN_UP and frame.f_locals.get("typ") is None)
-        for frame, _ in traceback.walk_tb(error.__traceback__)
-    )
+        ending.sent(message)
 
 
 def _credit_headers(charges: Sequence[Charge]) -> list[tuple[bytes, bytes]]:
+    if not charges:
+        return []
     cost = sum((charge.cost for charge in charges), start=Decimal(0))
     headers = [(b"autumn-credits-charged", str(to_json_number(cost)).encode())]
     balance = charges[-1].balance
-    if balance is not None:
+    if balance is not None and not balance.unlimited:
         # What is decided to be given back is counted as there, although it is still on its way.
         on_its_way = sum((charge.credits - charge.cost for charge in charges), start=Decimal(0))
         headers.append((b"autumn-credits-remaining", str(to_json_number(balance.remaining + on_its_way)).encode()))

@@ -13,9 +13,10 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from pydantic import BaseModel, Field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ._identity import customer_from, from_request_user
 from ._openapi import RESPONSES
-from ._scope import Runtime, customer_of, nobody, request_state
-from .customers import is_customer_id
+from ._refusals import billing_unavailable, not_authenticated
+from ._scope import Runtime, request_state
 from .errors import RequestRejected, Unavailable
 from .models import AttachResult, Customer, CustomerRecord, EventAggregate, Plan, PortalResult
 
@@ -61,7 +62,10 @@ def billing_router(
     """Make the routes; see `Autumn.router`. `emulator` gives the one that runs inside this process, if any does."""
 
     async def paying(identity: Annotated[Any, Depends(customer or _from_request)]) -> Customer:
-        return _checked(identity)
+        found = customer_from(identity)
+        if found is None:
+            raise not_authenticated()
+        return found
 
     async def runtime() -> AsyncIterator[Runtime]:
         async with autumn.running() as running:
@@ -137,32 +141,20 @@ def _served_here(request: Request, url: str | None) -> str | None:
 _THE_CALLERS_FAULT = {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}
 
 
-def _checked(identity: Any) -> Customer:
-    found = Customer(identity) if isinstance(identity, str) else identity
-    if not isinstance(found, Customer) or not is_customer_id(found.id):
-        raise nobody()
-    return found
-
-
 @contextmanager
 def _answering() -> Iterator[None]:
     """Turn what Autumn answered, or did not, into what the front end is told."""
     try:
         yield
     except Unavailable as error:
-        raise HTTPException(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            {"code": "billing_unavailable", "message": "Billing cannot be reached; try again."},
-            headers={"Retry-After": "1"},
-        ) from error
+        raise billing_unavailable(error.retry_after) from error
     except RequestRejected as error:
         status = error.status if error.status in _THE_CALLERS_FAULT else HTTPStatus.BAD_GATEWAY
         raise HTTPException(status, {"code": error.code, "message": error.message}) from error
 
 
-async def _from_request(request: Request) -> Customer | None:
+async def _from_request(request: Request) -> object:
     state = request_state(request.scope)
     if state is not None:
         return state.customer
-    user = request.scope.get("user")
-    return None if user is None else customer_of(user)
+    return from_request_user(request) if "user" in request.scope else None

@@ -2,29 +2,20 @@
 
 import inspect
 import logging
-import math
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from decimal import Decimal
-from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import Depends, HTTPException, Request
-from fastapi.openapi.models import HTTPBase
-from fastapi.security.base import SecurityBase
+from fastapi.exceptions import RequestValidationError
+from starlette.requests import HTTPConnection
 
-from fastapi_autumn._openapi import GATE_MARK
-from fastapi_autumn._scope import RequestState, nobody, refusal, request_state
+from fastapi_autumn._identity import customer_from
+from fastapi_autumn._openapi import Documented
+from fastapi_autumn._refusals import billing_unavailable, not_authenticated, on_a_websocket, refused
+from fastapi_autumn._scope import RequestState, request_state, watch_route
 from fastapi_autumn.charge import Charge
-from fastapi_autumn.customers import is_customer_id
-from fastapi_autumn.errors import (
-    ConfigurationError,
-    InsufficientCredits,
-    NotEntitled,
-    Refused,
-    RequestRejected,
-    Unavailable,
-    UnknownModel,
-)
+from fastapi_autumn.errors import ConfigurationError, Refused, RequestRejected, Unavailable
 from fastapi_autumn.gate._model import checked_model, model_from_body
 from fastapi_autumn.gate._rules import PlanRules
 from fastapi_autumn.models import Customer
@@ -35,25 +26,20 @@ __all__ = ["CreditGate", "ModelCharge"]
 
 _log = logging.getLogger("fastapi_autumn")
 
-_STATUS: dict[type[Refused], HTTPStatus] = {
-    InsufficientCredits: HTTPStatus.PAYMENT_REQUIRED,
-    UnknownModel: HTTPStatus.BAD_REQUEST,
-    NotEntitled: HTTPStatus.FORBIDDEN,
-}
-
 
 def _parameter(name: str, annotation: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=annotation)
 
 
-class CreditGate(SecurityBase):
+class CreditGate(Documented):
     """Charge for the route's call before its handler runs, and hand the handler the `Charge`.
 
     Args:
         model: A FastAPI dependency that returns the model's name; default: the field `model` of the body.
         customer: A FastAPI dependency that returns a `Customer` or an id, for applications that authenticate in
-            dependencies; default: whom the middleware identified.
+            dependencies; default: whom the middleware identified. When it returns None nobody pays, and that is a 401.
         feature_id: Used instead of `AUTUMN_FEATURE_ID`.
+        entity_id: Whose share of the customer's balance pays: an id, or a FastAPI dependency that returns one.
         properties: Recorded with Autumn's event: a mapping, or a FastAPI dependency that returns one.
         plans: The customer has to be on one of these plans (403).
         feature: The customer's plans have to include this feature (403).
@@ -66,6 +52,10 @@ class CreditGate(SecurityBase):
     gives neither a yes nor a no. Nothing is charged then. `plans`, `feature` and `max_credits` need the customer's
     plans first, which costs one more round trip.
 
+    Gates with equal arguments are equal, and charge once for a request that meets several of them. A WebSocket has no
+    body, so `model` has to be given there; the charge is for the whole connection, and a refusal closes it with 1008,
+    or with 1013 where a request would get a 503.
+
     Raises:
         ConfigurationError: At the first request, when `AutumnMiddleware` does not cover the route's path: without it
             nobody would see the call fail.
@@ -77,6 +67,7 @@ class CreditGate(SecurityBase):
         model: Callable[..., Any] | None = None,
         customer: Callable[..., Any] | None = None,
         feature_id: str | None = None,
+        entity_id: str | Callable[..., Any] | None = None,
         properties: Mapping[str, Any] | Callable[..., Any] | None = None,
         plans: Collection[str] = (),
         feature: str | None = None,
@@ -84,9 +75,8 @@ class CreditGate(SecurityBase):
         bypass: Callable[[Request], bool | Awaitable[bool]] | None = None,
         charging: Charging | None = None,
     ) -> None:
-        self.model = HTTPBase(scheme="bearer")
-        self.scheme_name = GATE_MARK
         self._feature_id = feature_id
+        self._entity_id = entity_id if isinstance(entity_id, str) else None
         self._properties = None if callable(properties) else properties
         self._rules = PlanRules(
             plans=frozenset(plans),
@@ -95,59 +85,107 @@ class CreditGate(SecurityBase):
         )
         self._bypass = bypass
         self._charging = charging
-        # FastAPI reads the signature and solves what it finds there; what was not given is not there and costs nothing.
-        given = {"model": model, "customer": customer, "properties": properties if callable(properties) else None}
+        self._has_customer = customer is not None
+        self._arguments = (model, customer, feature_id, entity_id, properties, self._rules, bypass, charging)
+        # Only the dependencies that were given are in the signature, so the others add no work.
+        given = {
+            "model": model,
+            "customer": customer,
+            "entity": entity_id if callable(entity_id) else None,
+            "properties": properties if callable(properties) else None,
+        }
         self.__signature__ = inspect.Signature(
-            [_parameter("request", Request)]
+            [_parameter("connection", HTTPConnection)]
+            + [_parameter("watched", Annotated[None, Depends(watch_route, scope="request")])]
             + [_parameter(name, Annotated[Any, Depends(call)]) for name, call in given.items() if call is not None]
         )
 
+    def __eq__(self, other: object) -> bool:
+        """Gates are equal when they would open the same charge. FastAPI solves equal dependencies once."""
+        return isinstance(other, CreditGate) and self._arguments == other._arguments
+
+    def __hash__(self) -> int:
+        """Of what is equal in equal gates; mappings among the arguments have no hash."""
+        return hash((self._feature_id, self._entity_id, self._bypass, self._charging, self._has_customer))
+
     async def __call__(
         self,
-        request: Request,
+        connection: HTTPConnection,
+        *,
+        watched: None = None,  # noqa: ARG002 - what it does is done by being solved
         model: str | None = None,
-        customer: Customer | str | None = None,
+        customer: object = None,
+        entity: str | None = None,
         properties: Mapping[str, Any] | None = None,
     ) -> Charge:
         """Open the charge, and leave it where the middleware finds it."""
-        state = request_state(request.scope)
+        state = request_state(connection.scope)
         if state is None:
             raise ConfigurationError(
-                f"{request.method} {request.url.path} has a credit gate, and AutumnMiddleware does not cover its path: "
+                f"{_named(connection)} has a credit gate, and AutumnMiddleware does not cover its path: "
                 "add the middleware to the application, with a prefix of this path in `paths`."
             )
-        payer = _payer(customer) or state.customer
-        if payer is None:
-            raise nobody()
-        name = await model_from_body(request) if model is None else checked_model(model)
-        charge = await self._open(request, state, payer, name, properties)
+        # FastAPI solves even equal gates apart when they are reached under different security scopes.
+        opened = state.opened.get(self)
+        if opened is not None:
+            return opened
+        try:
+            payer = customer_from(customer) if self._has_customer else state.customer
+            if payer is None:
+                raise not_authenticated()
+            name = await self._model(connection) if model is None else checked_model(model)
+            charge = await self._open(
+                connection, state, payer, name, entity_id=entity or self._entity_id, properties=properties
+            )
+        except (HTTPException, RequestValidationError) as error:
+            if isinstance(connection, Request):
+                raise
+            raise on_a_websocket(error) from None
+        state.opened[self] = charge
         state.charges.append(charge)
         return charge
 
+    async def _model(self, connection: HTTPConnection) -> str:
+        if isinstance(connection, Request):
+            return await model_from_body(connection)
+        raise ConfigurationError(
+            f"{_named(connection)} has a credit gate, and a WebSocket has no body to read the model from. To charge "
+            "for the whole connection, pass CreditGate(model=...), a dependency that finds it elsewhere; to charge for "
+            "each message, use `async with autumn.charge(customer, model)`."
+        )
+
     async def _open(
-        self, request: Request, state: RequestState, payer: Customer, model: str, properties: Mapping[str, Any] | None
+        self,
+        connection: HTTPConnection,
+        state: RequestState,
+        payer: Customer,
+        model: str,
+        *,
+        entity_id: str | None,
+        properties: Mapping[str, Any] | None,
     ) -> Charge:
         charges = state.runtime.charges
-        if self._bypass is not None and await _answer(self._bypass(request)):
+        if self._bypass is not None and await _answer(self._bypass(connection)):  # type: ignore[arg-type]
             return charges.free(payer, model)
         try:
             return await charges.open(
                 payer,
                 model,
                 feature_id=self._feature_id,
+                entity_id=entity_id,
                 properties=properties or self._properties,
                 charging=self._charging,
                 requirement=self._rules or None,
-                confirm_customer=payer is not state.customer,
+                confirm_customer=payer != state.customer,
             )
-        except Refused as refused:
-            raise refusal(_STATUS[type(refused)], refused.code, refused.message, **refused.detail) from None
+        except Refused as error:
+            raise refused(error) from None
         except Unavailable as error:
             _log.warning("a call is refused because Autumn cannot be asked: %s", error)
-            raise _unavailable(error.retry_after) from error
+            raise billing_unavailable(error.retry_after) from error
         except RequestRejected as error:
             _log.error("Autumn does not take this service's calls, check its key and features: %s", error)
-            raise _unavailable(None) from error
+            raise billing_unavailable() from error
 
 
 ModelCharge = Annotated[Charge, Depends(CreditGate())]
@@ -160,24 +198,9 @@ The same, spelled out: `charge: Annotated[Charge, Depends(CreditGate())]`.
 """
 
 
-def _payer(customer: Customer | str | None) -> Customer | None:
-    if customer is None:
-        return None
-    payer = Customer(customer) if isinstance(customer, str) else customer
-    if not is_customer_id(payer.id):
-        _log.warning("a customer id that Autumn would refuse or mistake is taken for nobody")
-        return None
-    return payer
+def _named(connection: HTTPConnection) -> str:
+    return f"{connection.scope.get('method', 'WebSocket')} {connection.url.path}"
 
 
 async def _answer(value: bool | Awaitable[bool]) -> bool:
     return await value if inspect.isawaitable(value) else bool(value)
-
-
-def _unavailable(retry_after: float | None) -> HTTPException:
-    return refusal(
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "billing_unavailable",
-        "The balance could not be checked. Nothing was run; try again.",
-        headers={"Retry-After": str(max(1, math.ceil(retry_after or 1)))},
-    )

@@ -24,7 +24,7 @@ async def model_from_body(request: Request) -> str:
     Raises:
         RequestValidationError: The body has no single, plain `model`; FastAPI answers 422.
     """
-    if request.headers.get("content-type", "").startswith(_FORM_TYPES):
+    if request.headers.get("content-type", "").lower().startswith(_FORM_TYPES):
         values: list[Any] = (await request.form()).getlist("model")
     else:
         values = await _values_in_json(request)
