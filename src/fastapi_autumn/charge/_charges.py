@@ -180,7 +180,7 @@ class Charges:
         if not result.allowed:
             self._end(not_taken(entry))
             raise _insufficient(result, model=model, price=price)
-        opened = replace(taken(entry), required=result.required_balance)
+        opened = replace(taken(entry), required=result.required_balance, **_loose_grant(result.balance))
         return self._charge(opened, customer, model, balance=result.balance)
 
     def _way(self, charging: Charging) -> WayOfCharging:
@@ -278,6 +278,17 @@ class Charges:
         """Have done what the end of a charge needs. Returns at once and cannot fail; the outbox sees to the rest."""
         owed = entry.doubt is not Doubt.NONE or entry.held or entry.taken != entry.cost
         self._outbox.end(replace(entry, due_at=self._outbox.now()), owed=owed)
+
+
+def _loose_grant(balance: Balance | None) -> dict[str, Any]:
+    """Note the grant that may be used up when the credits are to come back: one that belongs to no plan."""
+    if balance is None:
+        return {}
+    loose = [grant for grant in balance.breakdown if grant.plan_id is None and grant.usage and not grant.unlimited]
+    if not loose:
+        return {}
+    grant = min(loose, key=lambda one: one.remaining)
+    return {"loose_feature": balance.feature_id, "loose_id": grant.id, "loose_until": grant.expires_at}
 
 
 def _insufficient(result: CheckResult, *, model: str, price: Decimal) -> InsufficientCredits:

@@ -24,7 +24,7 @@ from fastapi_autumn.models import Event, TrackResult
 from fastapi_autumn.settings import AutumnSettings
 from fastapi_autumn.settlement import Entry, ledger
 from fastapi_autumn.settlement import entry as rule
-from fastapi_autumn.settlement.entry import Done, Doubt, Finalize, Look, Seal, Track
+from fastapi_autumn.settlement.entry import Done, Doubt, Finalize, Grant, Look, Seal, Track
 
 if TYPE_CHECKING:
     from fastapi_autumn.settlement.sender import Result
@@ -125,19 +125,7 @@ class Delivery:
 
     async def _take(self, step: rule.Step, entry: Entry) -> Entry:
         try:
-            match step:
-                case Seal(key):
-                    return await self._seal(key, entry)
-                case Look():
-                    return await self._look(entry)
-                case Track(value, key):
-                    return await self._track(value, key, entry)
-                case Finalize(value, key):
-                    return await self._finalize(value, key, entry)
-                case Done():
-                    return entry
-                case _:
-                    assert_never(step)
+            return await self._perform(step, entry)
         except Unavailable as error:
             acted = isinstance(step, Track | Finalize) and isinstance(error, Uncertain)
             left = rule.attempt_unknown(entry) if acted else entry
@@ -149,6 +137,23 @@ class Delivery:
                 # Whatever was taken was deleted together with the customer.
                 return replace(entry, taken=Decimal(0), held=False, doubt=Doubt.NONE)
             raise _Short(entry, f"Autumn refuses it: {error}") from error
+
+    async def _perform(self, step: rule.Step, entry: Entry) -> Entry:
+        match step:
+            case Seal(key):
+                return await self._seal(key, entry)
+            case Look():
+                return await self._look(entry)
+            case Track(value, key):
+                return await self._track(value, key, entry)
+            case Finalize(value, key):
+                return await self._finalize(value, key, entry)
+            case Grant(value, feature_id):
+                return await self._grant(value, feature_id, entry)
+            case Done():
+                return entry
+            case _:
+                assert_never(step)
 
     async def _seal(self, key: str, entry: Entry) -> Entry:
         in_use = await self._is_in_use(key, entry)
@@ -179,9 +184,7 @@ class Delivery:
             return known
         in_use = await self._is_in_use(entry.key, entry)
         now = self._machine.wall_ms()
-        return self._when_due(
-            rule.sealed_again(entry, in_use=in_use, shown=shown, delay_ms=self._event_delay_ms, now=now)
-        )
+        return self._when_due(rule.sealed_again(entry, in_use=in_use, delay_ms=self._event_delay_ms, now=now))
 
     async def _track(self, value: Decimal, key: str, entry: Entry) -> Entry:
         result = await self._client.balances.track(
@@ -192,12 +195,27 @@ class Delivery:
             properties=ledger.settling(entry.charge_id, reason=entry.reason),
             idempotency_key=key,
         )
-        settled = replace(entry, taken=entry.cost)
         missing = _missing(result, value, entry)
-        if missing:
-            left = replace(settled, taken=entry.cost - missing, key_number=entry.key_number + 1)
-            raise _Short(left, f"Autumn was asked to move {value} credits and did not move {missing} of them")
-        return settled
+        if not missing:
+            return replace(entry, taken=entry.cost)
+        left = rule.moved_too_little(entry, missing, dropped=_is_dropped(result, entry))
+        if left.to_grant:
+            return left
+        raise _Short(left, f"Autumn was asked to move {value} credits and did not move {missing} of them")
+
+    async def _grant(self, value: Decimal, feature_id: str, entry: Entry) -> Entry:
+        if self._machine.wall_ms() - entry.created_at > rule.STALE_MS:
+            # Nothing proves any more that an earlier attempt did not grant it.
+            raise _Short(entry, f"{value} of {feature_id} could not be granted anew in time")
+        await self._client.balances.grant(
+            entry.customer_id,
+            feature_id,
+            value,
+            key=ledger.grant_id(entry.charge_id),
+            expires_at=entry.loose_until,
+            entity_id=entry.entity_id,
+        )
+        return replace(entry, to_grant=Decimal(0))
 
     async def _finalize(self, value: Decimal, key: str, entry: Entry) -> Entry:
         try:
@@ -213,7 +231,7 @@ class Delivery:
             # Whatever Autumn's reason: there is no hold to finalize. What has become of it is in the log.
             now = self._machine.wall_ms()
             return self._when_due(rule.finalize_refused(entry, delay_ms=self._event_delay_ms, now=now))
-        return replace(entry, held=False, taken=entry.cost)
+        return replace(entry, held=False, taken=value, key_number=entry.key_number + 1)
 
     def _when_due(self, entry: Entry) -> Entry:
         if entry.due_at > self._machine.wall_ms():
@@ -277,6 +295,12 @@ class Delivery:
             self._turns = {name: next_at for name, next_at in self._turns.items() if next_at > now}
         self._turns[line] = at + seconds
         await asyncio.sleep(at - now)
+
+
+def _is_dropped(result: TrackResult, entry: Entry) -> bool:
+    """Tell whether the loose grant that was there when the call began is gone by now."""
+    grants = () if result.balance is None else result.balance.breakdown
+    return entry.loose_feature is not None and all(grant.id != entry.loose_id for grant in grants)
 
 
 def _missing(result: TrackResult, asked: Decimal, entry: Entry) -> Decimal:

@@ -29,6 +29,11 @@ charges = sa.Table(
     sa.Column("taken", sa.Text),
     sa.Column("required", sa.Text),
     sa.Column("held", sa.Boolean, nullable=False),
+    sa.Column("unmoved", sa.Text, nullable=False),
+    sa.Column("loose_feature", sa.Text),
+    sa.Column("loose_id", sa.Text),
+    sa.Column("loose_until", sa.BigInteger),
+    sa.Column("to_grant", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("key_number", sa.Integer, nullable=False),
@@ -70,7 +75,7 @@ schema = sa.Table(
 
 _OF_THE_STORE = {"account", "state", "owner", "lease_until"}
 ENTRY_COLUMNS = [column for column in charges.columns if column.name not in _OF_THE_STORE]
-_AMOUNTS = ("credits", "cost", "taken", "required")
+_AMOUNTS = ("credits", "cost", "taken", "required", "unmoved", "to_grant")
 
 
 def entry_of(row: sa.Row[Any]) -> Entry:

@@ -10,8 +10,9 @@ the attempt may have been done, may be under way, or may still be on its way. So
    and all that had begun is visible, so what the log shows is the truth.
 3. the rest is done under the next key.
 
-A key that was in use and whose work is not in the log may have been freed by a failure since, so it is sealed once
-more before the log is believed. Nothing depends on how an attempt failed, on how old it is, or on whose it was.
+A key that was in use and whose work is not in the log may have been freed by a failure since, and a request that was
+late may have taken it then. So it is sealed once more before the log is believed; if it is in use again, the next key
+is sealed as well. Nothing depends on how an attempt failed, on how old it is, or on whose it was.
 """
 
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ __all__ = [
     "Doubt",
     "Entry",
     "Finalize",
+    "Grant",
     "Look",
     "Seal",
     "Step",
@@ -36,6 +38,7 @@ __all__ = [
     "has_effect",
     "in_doubt",
     "looked",
+    "moved_too_little",
     "next_step",
     "sealed",
     "sealed_again",
@@ -85,6 +88,17 @@ class Entry:
     """There may be a hold, which has to be finalized."""
     required: Decimal | None = None
     """What `credits` units of the feature take from the balance, where a credit system has a rate of its own."""
+    unmoved: Decimal = Decimal(0)
+    """What Autumn was asked to move and did not. Its log shows what was asked for."""
+    loose_feature: str | None = None
+    """The balance of which a grant that belongs to no plan paid for the call. Autumn drops such a grant when it is used
+    up, and moves nothing back into it."""
+    loose_id: str | None = None
+    """Autumn's id of that grant."""
+    loose_until: int | None = None
+    """When that grant would have ended; None is never."""
+    to_grant: Decimal = Decimal(0)
+    """What has to be given back as a new grant, in units of that balance."""
     key_number: int = 0
     """The key of the next attempt, or of the one that is in doubt."""
     doubt: Doubt = Doubt.UNKNOWN
@@ -130,11 +144,19 @@ class Finalize:
 
 
 @dataclass(frozen=True, slots=True)
+class Grant:
+    """Give `value` as a new grant of the balance `feature_id`, in place of one that was used up."""
+
+    value: Decimal
+    feature_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """Nothing is left to do."""
 
 
-Step = Seal | Look | Track | Finalize | Done
+Step = Seal | Look | Track | Finalize | Grant | Done
 
 
 def next_step(entry: Entry) -> Step:
@@ -150,7 +172,11 @@ def next_step(entry: Entry) -> Step:
 
 def _act(entry: Entry) -> Step:
     if entry.held:
-        return Finalize(entry.cost, entry.key)
+        # What a release moved is not told, and into a grant that is used up it moves nothing. So where such a grant may
+        # have paid, the hold is confirmed, and what is to come back is tracked: that answer says what moved.
+        return Finalize(entry.credits if entry.loose_feature is not None else entry.cost, entry.key)
+    if entry.to_grant and entry.loose_feature is not None:
+        return Grant(entry.to_grant, entry.loose_feature)
     missing = entry.cost - (entry.taken or Decimal(0))
     return Track(missing, entry.key) if missing else Done()
 
@@ -173,13 +199,12 @@ def sealed(entry: Entry, *, in_use: bool, delay_ms: int, now: int) -> Entry:
     return replace(entry, doubt=doubt, attempts=0, due_at=now + delay_ms)
 
 
-def sealed_again(entry: Entry, *, in_use: bool, shown: Decimal, delay_ms: int, now: int) -> Entry:
-    """As `sealed`, for a key that was in use a delay ago, and for which the log then showed nothing new.
-
-    If it is still in use, its work has died with Autumn or left nothing: `shown` is the truth.
-    """
+def sealed_again(entry: Entry, *, in_use: bool, delay_ms: int, now: int) -> Entry:
+    """As `sealed`, for a key that was in use a delay ago, and for which the log then showed nothing new."""
     if in_use:
-        return _known(entry, shown)
+        # Its work has died with Autumn, or something has begun under it since a failure freed it. Either way it is used
+        # up now, and after one more delay, that of the next key's sealing, the log shows what has come of it.
+        return replace(entry, key_number=entry.key_number + 1, doubt=Doubt.UNKNOWN, attempts=0)
     return sealed(entry, in_use=False, delay_ms=delay_ms, now=now)
 
 
@@ -195,15 +220,15 @@ def looked(entry: Entry, shown: Decimal) -> Entry | None:
 
 def has_effect(entry: Entry, shown: Decimal) -> bool:
     """Tell whether the log shows more than was known before the attempt in doubt."""
-    return _rounded(shown) != (entry.taken or Decimal(0))
+    return _really(entry, shown) != (entry.taken or Decimal(0))
 
 
-def _rounded(shown: Decimal) -> Decimal:
-    return shown.quantize(_PLACES, ROUND_HALF_EVEN)
+def _really(entry: Entry, shown: Decimal) -> Decimal:
+    return (shown - entry.unmoved).quantize(_PLACES, ROUND_HALF_EVEN)
 
 
 def _known(entry: Entry, shown: Decimal) -> Entry:
-    shown = _rounded(shown)
+    shown = _really(entry, shown)
     # As long as the log shows all of a hold, it may still be there: confirming one leaves no trace. Less or more is
     # what ended it.
     held = entry.held and shown == entry.credits
@@ -213,6 +238,19 @@ def _known(entry: Entry, shown: Decimal) -> Entry:
         # Who took the charge over may be about to use the next key, unless this one was still free.
         return replace(known, doubt=Doubt.UNKNOWN) if in_use else replace(known, contested=False)
     return known
+
+
+def moved_too_little(entry: Entry, missing: Decimal, *, dropped: bool) -> Entry:
+    """Note that Autumn answered well and left `missing` of what it was asked to move where it was.
+
+    What it did not give back because the grant that paid was used up and `dropped` is granted anew. Everything else is
+    a shortfall.
+    """
+    left = replace(entry, taken=entry.cost - missing, unmoved=entry.unmoved + missing, key_number=entry.key_number + 1)
+    if missing > 0 or not dropped:
+        return left
+    rate = Decimal(1) if not entry.required else entry.required / entry.credits
+    return replace(left, taken=entry.cost, to_grant=(-missing * rate).quantize(_PLACES, ROUND_HALF_EVEN).normalize())
 
 
 def finalize_refused(entry: Entry, *, delay_ms: int, now: int) -> Entry:

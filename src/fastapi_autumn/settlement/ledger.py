@@ -14,6 +14,7 @@ __all__ = [
     "RESERVED",
     "charge_id",
     "charge_number",
+    "grant_id",
     "is_hold",
     "key_of",
     "lock_id",
@@ -46,6 +47,11 @@ def charge_number(of: object, worker_id: str) -> int | None:
 def lock_id(charge: str) -> str:
     """Return the id of a charge's hold."""
     return charge
+
+
+def grant_id(charge: str) -> str:
+    """Return the id of the grant that gives a charge's credits back where Autumn cannot."""
+    return f"{charge}:grant"
 
 
 def key_of(charge: str, number: int) -> str:

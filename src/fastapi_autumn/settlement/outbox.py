@@ -140,7 +140,10 @@ class Outbox:
             ConfigurationError: The store cannot be opened; the message says which setting names it.
         """
         await self.store.open()
-        await self._commit()
+        try:
+            await self._commit()
+        except Exception as error:  # noqa: BLE001 - as in `_write`, which goes on trying
+            _log.error("The outbox cannot be written yet (%s).", type(error).__name__)
         self._start_writer()
 
     def _start_writer(self) -> None:

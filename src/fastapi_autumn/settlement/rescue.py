@@ -16,7 +16,8 @@ __all__ = ["Rescuer"]
 _log = logging.getLogger("fastapi_autumn.outbox")
 
 _ROUNDS_PER_LEASE = 3
-_CLAIM_MS = 600_000
+_CLAIM_MS = 120_000
+"""Another worker may try after that, if this one fails. Two at once do no harm: the take-over is one transaction."""
 _CERTAIN_SILENCE_MS = 3_600_000
 """Clocks of machines differ by seconds or minutes. A worker that was last seen more than an hour ago is dead at once,
 so that processes which never live long enough to watch it in silence settle its charges too."""
@@ -68,8 +69,6 @@ class Rescuer:
         while not self._stopping.is_set():
             try:
                 await self.look_round()
-            except AutumnError as error:
-                _log.warning("The charges of a dead process cannot be looked up yet: %s", error)
             except Exception as error:  # noqa: BLE001 - nothing may end this loop: dead workers wait for it
                 _log.error("The outbox cannot be searched for dead processes (%s).", type(error).__name__)
             with contextlib.suppress(TimeoutError):
@@ -86,7 +85,11 @@ class Rescuer:
         for worker in self._silent(await store.workers()):
             if not await store.claim_worker(worker, now=now(), until=now() + _CLAIM_MS):
                 continue
-            unwritten = await self._find_unwritten(worker)
+            try:
+                unwritten = await self._find_unwritten(worker)
+            except AutumnError as error:
+                _log.warning("The charges of a dead process cannot be looked up yet: %s", error)
+                continue
             taken = await store.take_over(worker, by=self._outbox.worker_id, unwritten=unwritten, now=now())
             self._watched.pop(worker.id, None)
             if taken is not None:
