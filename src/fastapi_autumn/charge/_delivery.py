@@ -179,12 +179,12 @@ class Delivery:
         if not rule.has_effect(entry, shown):
             # A sum may lag behind the log itself, and nothing is given up for lost on the word of a sum.
             shown = await self._net_by_the_log(entry)
-        known = rule.looked(entry, shown)
-        if known is not None:
-            return known
+        if entry.doubt is not Doubt.IN_USE:
+            return rule.looked(entry, shown)
         in_use = await self._is_in_use(entry.key, entry)
         now = self._machine.wall_ms()
-        return self._when_due(rule.sealed_again(entry, in_use=in_use, delay_ms=self._event_delay_ms, now=now))
+        again = rule.sealed_again(entry, in_use=in_use, shown=shown, delay_ms=self._event_delay_ms, now=now)
+        return self._when_due(again)
 
     async def _track(self, value: Decimal, key: str, entry: Entry) -> Entry:
         result = await self._client.balances.track(

@@ -199,22 +199,23 @@ def sealed(entry: Entry, *, in_use: bool, delay_ms: int, now: int) -> Entry:
     return replace(entry, doubt=doubt, attempts=0, due_at=now + delay_ms)
 
 
-def sealed_again(entry: Entry, *, in_use: bool, delay_ms: int, now: int) -> Entry:
-    """As `sealed`, for a key that was in use a delay ago, and for which the log then showed nothing new."""
-    if in_use:
-        # Its work has died with Autumn, or something has begun under it since a failure freed it. Either way it is used
-        # up now, and after one more delay, that of the next key's sealing, the log shows what has come of it.
-        return replace(entry, key_number=entry.key_number + 1, doubt=Doubt.UNKNOWN, attempts=0)
-    return sealed(entry, in_use=False, delay_ms=delay_ms, now=now)
+def sealed_again(entry: Entry, *, in_use: bool, shown: Decimal, delay_ms: int, now: int) -> Entry:
+    """Note how the second sealing of a key went that was in use a delay ago; `shown` is what the log shows now.
 
-
-def looked(entry: Entry, shown: Decimal) -> Entry | None:
-    """Note what the log shows; None is not enough to know, and the key has to be sealed once more.
-
-    `shown` is the sum of the charge's events.
+    A failure may have freed it, after its work too. Whoever goes on to the next key leaves none open behind it: that is
+    how two that settle one charge notice each other.
     """
-    if entry.doubt is Doubt.IN_USE and not has_effect(entry, shown):
-        return None
+    if not in_use:
+        return sealed(entry, in_use=False, delay_ms=delay_ms, now=now)
+    if has_effect(entry, shown):
+        return _known(entry, shown)
+    # Its work has died with Autumn, or something that was late has begun since a failure freed the key. Either way the
+    # key is used up, and after one more delay, that of the next key's sealing, the log shows what has come of it.
+    return replace(entry, key_number=entry.key_number + 1, doubt=Doubt.UNKNOWN, attempts=0)
+
+
+def looked(entry: Entry, shown: Decimal) -> Entry:
+    """Note what the log shows, the sum of the charge's events, for a key that was free when it was sealed."""
     return _known(entry, shown)
 
 
