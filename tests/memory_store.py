@@ -161,6 +161,8 @@ class MemoryStore:
             found = _in_turn(found)
         claimed = found[:limit]
         for charge in claimed:
+            if charge.lease_until and charge.entry.doubt is Doubt.NONE:
+                charge.entry = replace(charge.entry, doubt=Doubt.UNKNOWN)
             charge.owner, charge.lease_until = worker_id, until
         await self.after("claim")
         return sorted((charge.entry for charge in claimed), key=lambda entry: (entry.due_at, entry.charge_id))

@@ -54,6 +54,11 @@ async def test_what_is_written_is_read_back(store):
         cost=Decimal("9999999999.25"),
         taken=Decimal("-0.1"),
         required=Decimal("1E+3"),
+        unmoved=Decimal(-2),
+        loose_feature="ai_credits",
+        loose_id="grant",
+        loose_until=NOW + 2,
+        to_grant=Decimal("0.5"),
         held=True,
         key_number=7,
         doubt=Doubt.IN_USE,
@@ -194,12 +199,16 @@ async def test_claims_what_is_due_oldest_first(store):
 
 
 async def test_a_claim_lasts_as_long_as_its_lease(store):
-    """What a worker claimed and never finished is somebody else's afterwards, and not before."""
-    await store.commit(a_batch("w", due("w-1")))
-    await claim(store, "w")
+    """What a worker claimed and never finished is somebody else's afterwards, and in doubt: it may have been sent."""
+    await store.commit(a_batch("w", due("w-1"), doubtful("w-2")))
+    (first,) = await store.claim("w", limit=9, doubtful=False, now=NOW, until=LATER)
+    await claim(store, "w", doubtful=True)
 
     assert await claim(store, "other", now=LATER) == []
-    assert await claim(store, "other", now=LATER + 1, until=LATER + 9) == ["w-1"]
+    (again,) = await store.claim("other", limit=9, doubtful=False, now=LATER + 1, until=LATER + 9)
+    assert (first.doubt, again) == (Doubt.NONE, replace(first, doubt=Doubt.UNKNOWN))
+    later = await store.claim("third", limit=9, doubtful=True, now=LATER + 10, until=LATER + 20)
+    assert [entry.doubt for entry in later] == [Doubt.UNKNOWN, Doubt.SEALED]
 
 
 async def test_those_in_doubt_are_claimed_apart(store):

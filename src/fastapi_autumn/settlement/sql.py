@@ -344,6 +344,12 @@ _SAME_ACCOUNT = sa.union(
 )
 
 
+_doubt_after_a_lost_claim = sa.case(
+    (sa.and_(charges.c.lease_until > 0, charges.c.doubt == Doubt.NONE.value), Doubt.UNKNOWN.value),
+    else_=charges.c.doubt,
+)
+
+
 class _Statements:
     """What runs often, built once: SQLAlchemy spends more time on building a statement than SQLite on running it."""
 
@@ -377,7 +383,7 @@ class _Statements:
         self.claim = (
             charges.update()
             .where(charges.c.charge_id.in_(sa.bindparam("found", expanding=True)), is_due)
-            .values(owner=sa.bindparam("me"), lease_until=sa.bindparam("until"))
+            .values(owner=sa.bindparam("me"), lease_until=sa.bindparam("until"), doubt=_doubt_after_a_lost_claim)
             .returning(*ENTRY_COLUMNS)
         )
 

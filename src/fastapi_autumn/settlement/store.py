@@ -155,7 +155,8 @@ class Store(Protocol):
     async def claim(self, worker_id: str, *, limit: int, doubtful: bool, now: int, until: int) -> list[Entry]:
         """Take rows that are due, oldest first, for this worker alone until `until`.
 
-        `doubtful` are those for which the log has to be asked; they are slow, and must not hold up the others.
+        `doubtful` are those for which the log has to be asked; they are slow, and must not hold up the others. A row
+        whose last claim ran out comes back in doubt: whoever had it may have sent it.
         """
         ...
 
