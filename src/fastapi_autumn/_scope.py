@@ -1,11 +1,13 @@
 """What the middleware and the gate share about one request, under `scope["state"]`.
 
 State travels in the scope and not in context variables: those set below a BaseHTTPMiddleware, or in a thread, do not
-come back up.
+come back up. Downwards a context variable works everywhere, so `current_request` tells `Autumn.charge`, which sees no
+scope, in which request it runs.
 """
 
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,11 +19,12 @@ from fastapi_autumn.client import AutumnClient
 from fastapi_autumn.customers import KnownCustomers
 from fastapi_autumn.models import Customer
 from fastapi_autumn.settings import AutumnSettings
+from fastapi_autumn.settlement import Outcome
 
 if TYPE_CHECKING:
     from fastapi_autumn.settlement.outbox import Outbox
 
-__all__ = ["RequestState", "Runtime", "RuntimeSource", "request_state", "share", "watch_route"]
+__all__ = ["RequestState", "Runtime", "RuntimeSource", "current_request", "request_state", "share", "watch_route"]
 
 _KEY = "fastapi_autumn"
 
@@ -66,6 +69,18 @@ class RequestState:
     charges: list[Charge] = field(default_factory=list)
     opened: dict[object, Charge] = field(default_factory=dict)
     """Which gate opened which charge, so that an equal gate reuses it."""
+    outcome: Outcome | None = None
+    """How it ended, once it has."""
+
+    def adopt(self, charge: Charge) -> None:
+        """Let a charge end as this request ends, or has ended."""
+        if self.outcome is None:
+            self.charges.append(charge)
+        else:
+            charge.finish(self.outcome)
+
+
+current_request: ContextVar[RequestState | None] = ContextVar("fastapi_autumn_request", default=None)
 
 
 def share(scope: MutableMapping[str, Any], state: RequestState) -> None:

@@ -15,29 +15,30 @@ from fastapi import APIRouter, WebSocketDisconnect
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect
 
-from ._machine import MACHINE, Machine
-from ._openapi import document
-from ._scope import Runtime
-from .charge import Charge, Charges, Delivery, PriceList
-from .client import AutumnClient
-from .customers import KnownCustomers
-from .errors import ConfigurationError
-from .models import Customer
-from .pricing import ModelPrices
-from .pricing import credits as exact_credits
-from .router import billing_router
-from .settings import AutumnSettings
-from .settlement import Charging
-from .transports import AsgiTransport, Transport
+from fastapi_autumn._identity import customer_from
+from fastapi_autumn._machine import MACHINE, Machine
+from fastapi_autumn._openapi import document
+from fastapi_autumn._scope import Runtime, current_request
+from fastapi_autumn.charge import Charge, Charges, Delivery, PriceList
+from fastapi_autumn.client import AutumnClient
+from fastapi_autumn.customers import KnownCustomers
+from fastapi_autumn.errors import ConfigurationError
+from fastapi_autumn.models import Customer
+from fastapi_autumn.pricing import ModelPrices
+from fastapi_autumn.pricing import credits as exact_credits
+from fastapi_autumn.router import billing_router
+from fastapi_autumn.settings import AutumnSettings
+from fastapi_autumn.settlement import Charging
+from fastapi_autumn.transports import AsgiTransport, Transport
 
 if TYPE_CHECKING:
     import httpx
 
-    from .catalog import Catalog
-    from .emulator import Emulator
-    from .settlement.outbox import Outbox
-    from .settlement.sender import Sender
-    from .settlement.store import Account, Store
+    from fastapi_autumn.catalog import Catalog
+    from fastapi_autumn.emulator import Emulator
+    from fastapi_autumn.settlement.outbox import Outbox
+    from fastapi_autumn.settlement.sender import Sender
+    from fastapi_autumn.settlement.store import Account, Store
 
 __all__ = ["Autumn", "Prices", "default_catalog"]
 
@@ -176,14 +177,19 @@ class Autumn:
         """Charge for what happens inside, outside of HTTP: in a worker, a WebSocket, a script.
 
         An exception, or a cancellation, gives the credits back. A caller who has left (`WebSocketDisconnect`,
-        `ClientDisconnect`) pays as on a route. The customer is created if need be.
+        `ClientDisconnect`) pays as on a route, and inside of a request that the middleware covers, the end of the
+        request says whether a cancellation means that. The customer is created if need be.
 
         Raises:
+            ConfigurationError: `customer` is no id that Autumn would take.
             UnknownModel: The price list does not have the model.
             InsufficientCredits: The balance does not cover it.
             Unavailable: Autumn gave neither a yes nor a no, and `on_unavailable` is `deny`.
         """
-        payer = Customer(customer) if isinstance(customer, str) else customer
+        payer = customer_from(customer)
+        if payer is None:
+            raise ConfigurationError("There is nobody to charge: the id of the customer is not one that Autumn takes.")
+        request = current_request.get()
         async with (
             self.running() as runtime,
             runtime.charges.charge(
@@ -194,6 +200,7 @@ class Autumn:
                 properties=properties,
                 charging=charging,
                 gone=(WebSocketDisconnect, ClientDisconnect),
+                leave_to_request=None if request is None else request.adopt,
             ) as charge,
         ):
             yield charge
@@ -361,8 +368,8 @@ def default_catalog() -> "Catalog":
     Raises:
         CatalogError: The file has no catalog in it.
     """
-    from .catalog import Catalog  # noqa: PLC0415 - only needed by an emulator
-    from .catalog.templates import TEMPLATES  # noqa: PLC0415
+    from fastapi_autumn.catalog import Catalog  # noqa: PLC0415 - only needed by an emulator
+    from fastapi_autumn.catalog.templates import TEMPLATES  # noqa: PLC0415
 
     path = Path("autumn_config.py")
     return Catalog.load(path) if path.exists() else Catalog.from_source(TEMPLATES["credits"], path)

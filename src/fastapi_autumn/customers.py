@@ -45,14 +45,19 @@ class KnownCustomers:
         self._client = client
         self._ttl = ttl
         self._seen: OrderedDict[str, float] = OrderedDict()
-        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._limited: set[str] = set()
+        self._under_way: dict[str, asyncio.Task[bool]] = {}
         self._quiet_until = 0.0
 
     def has_seen(self, customer: Customer) -> bool:
         """Whether this process knows that the customer exists."""
         return customer.id in self._seen
 
-    def ensure(self, customer: Customer) -> "asyncio.Task[None] | None":
+    def has_usage_limit(self, customer: Customer) -> bool:
+        """Whether Autumn limits this customer's use of a feature, as of their last confirmation."""
+        return customer.id in self._limited
+
+    def ensure(self, customer: Customer) -> "asyncio.Task[bool] | None":
         """Begin to create or confirm the customer; callers for one customer share one call.
 
         Returns None when a confirmation is recent enough. The task's failure is logged, so it need not be awaited.
@@ -86,7 +91,7 @@ class KnownCustomers:
     async def record(self, customer: Customer) -> CustomerRecord:
         """Return the customer as Autumn has them now, created if need be."""
         record = await self._client.customers.get_or_create(customer)
-        self._remember(customer.id)
+        self._remember(customer.id, has_usage_limit=bool(record.billing_controls.usage_limits))
         return record
 
     async def drain(self) -> None:
@@ -96,19 +101,23 @@ class KnownCustomers:
             # `_finish` never runs and this loop never ends.
             await asyncio.wait(self._under_way.values())
 
-    def _remember(self, customer_id: str) -> None:
+    def _remember(self, customer_id: str, *, has_usage_limit: bool) -> None:
+        if has_usage_limit:
+            self._limited.add(customer_id)
+        else:
+            self._limited.discard(customer_id)
         self._seen[customer_id] = asyncio.get_running_loop().time()
         self._seen.move_to_end(customer_id)
         if len(self._seen) > _REMEMBERED:
-            self._seen.popitem(last=False)
+            self._limited.discard(self._seen.popitem(last=False)[0])
 
-    def _finish(self, customer_id: str, task: asyncio.Task[None]) -> None:
+    def _finish(self, customer_id: str, task: asyncio.Task[bool]) -> None:
         del self._under_way[customer_id]
         if task.cancelled():
             return
         error = task.exception()
         if error is None:
-            self._remember(customer_id)
+            self._remember(customer_id, has_usage_limit=task.result())
         elif isinstance(error, AutumnError):
             self._warn(error)
         else:

@@ -23,7 +23,7 @@ from starlette.websockets import WebSocketClose
 from fastapi_autumn._identity import customer_from, from_request_user
 from fastapi_autumn._openapi import document
 from fastapi_autumn._refusals import answer, body_too_large, not_authenticated, on_a_websocket
-from fastapi_autumn._scope import RequestState, Runtime, RuntimeSource, request_state, share
+from fastapi_autumn._scope import RequestState, Runtime, RuntimeSource, current_request, request_state, share
 from fastapi_autumn.charge import Charge
 from fastapi_autumn.errors import AutumnError, ConfigurationError
 from fastapi_autumn.models import Customer
@@ -125,12 +125,15 @@ class AutumnMiddleware:
         state = RequestState(runtime, customer, prefix)
         share(scope, state)
         watch = _Watch(state, scope, receive, send, max_body_bytes=max_body_bytes)
+        token = current_request.set(state)
         try:
             await self.app(scope, watch.receive, watch.send)
         except BaseException as error:
             if not (isinstance(error, Exception) and await watch.refuse_large_body()):
                 _close(state, error)
                 raise
+        finally:
+            current_request.reset(token)
         _close(state, None)
 
     async def _customer(self, connection: HTTPConnection) -> Customer | None:
@@ -183,9 +186,7 @@ async def _refuse(error: HTTPException, scope: Scope, receive: Receive, send: Se
 
 def _close(state: RequestState, error: BaseException | None) -> None:
     """Close what is still open. Returns at once: what has to be told to Autumn goes through the outbox."""
-    if not state.charges:
-        return
-    outcome = state.ending.outcome(error)
+    outcome = state.outcome = state.ending.outcome(error)
     for charge in state.charges:
         if outcome is not Outcome.DONE and not charge.closed:
             _log.info("charge %s of %s ended as %s", charge.id, charge.customer.id, outcome.value)

@@ -18,6 +18,7 @@ __all__ = [
     "AttachResult",
     "Balance",
     "BalanceBreakdown",
+    "BillingControls",
     "CheckResult",
     "Customer",
     "CustomerPage",
@@ -226,6 +227,15 @@ class Purchase(_Answer):
     quantity: Amount = Decimal(1)
 
 
+class BillingControls(_Answer):
+    """What limits a customer besides the balance, as far as this package has to know.
+
+    `usage_limits` are bodies such as `{"feature_id", "limit", "interval"}`.
+    """
+
+    usage_limits: tuple[dict[str, Any], ...] = ()
+
+
 class CustomerRecord(_Answer):
     """A customer as Autumn keeps them: who, which plans, which balances (by feature id), which flags."""
 
@@ -239,6 +249,7 @@ class CustomerRecord(_Answer):
     purchases: tuple[Purchase, ...] = ()
     balances: dict[str, Balance] = Field(default_factory=dict)
     flags: dict[str, Any] = Field(default_factory=dict)
+    billing_controls: BillingControls = BillingControls()
 
 
 class EntityRecord(_Answer):

@@ -1,7 +1,7 @@
 """Taking the credits, and deciding how it ends."""
 
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from decimal import Decimal
@@ -94,11 +94,13 @@ class Charges:
         properties: Mapping[str, Any] | None = None,
         charging: Charging | None = None,
         gone: tuple[type[BaseException], ...] = (),
+        leave_to_request: Callable[[Charge], None] | None = None,
     ) -> AsyncIterator[Charge]:
         """Charge for what happens inside.
 
-        An exception gives the credits back, and so does a cancellation. One of `gone` means that the caller has left,
-        which costs what it costs on a route.
+        An exception gives the credits back. One of `gone` means that the caller has left, which costs what it costs on
+        a route. A cancellation, or the closing of a generator, may mean either. Inside of a request only the end of the
+        request tells, so the charge is left to it; elsewhere there is no caller who could have left, and it failed.
 
         Raises as `open` does.
         """
@@ -113,7 +115,10 @@ class Charges:
         try:
             yield charge
         except BaseException as error:
-            charge.finish(Outcome.GONE if isinstance(error, gone) else Outcome.FAILED)
+            if leave_to_request is not None and (isinstance(error, gone) or not isinstance(error, Exception)):
+                leave_to_request(charge)
+            else:
+                charge.finish(Outcome.GONE if isinstance(error, gone) else Outcome.FAILED)
             raise
         charge.finish(Outcome.DONE)
 
@@ -159,7 +164,7 @@ class Charges:
             raise UnknownModel("There is no price for this model.", model=model)
         ledger.refuse_reserved(properties or {})
         unavailable = await self._admit(customer, model, price, requirement, confirm=confirm_customer)
-        way = self._way(charging or self.settings.charging)
+        way = self._way(charging or self.settings.charging, customer)
         # Do not await between creating the id and journalling it: a commit in between would take it for written.
         entry = way.begin(self._entry(customer, feature_id or self.settings.feature_id, price, entity_id, way.name))
         if unavailable is not None:
@@ -183,13 +188,14 @@ class Charges:
         opened = replace(taken(entry), required=result.required_balance, **_loose_grant(result.balance))
         return self._charge(opened, customer, model, balance=result.balance)
 
-    def _way(self, charging: Charging) -> WayOfCharging:
+    def _way(self, charging: Charging, customer: Customer) -> WayOfCharging:
         """Return how to charge now. A worker that others may take for dead begins nothing that only it can undo.
 
         Raises:
             Overloaded: This worker may not charge at all.
         """
-        way = WAYS[charging]
+        # Autumn counts usage limits by itself: a refund does not lower that count, the release of a hold does.
+        way = WAYS["hold" if self._customers.has_usage_limit(customer) else charging]
         if not way.journalled or self._outbox.shows_life:
             return way
         if self.settings.when_cut_off == "hold" and not self._outbox.stopping:

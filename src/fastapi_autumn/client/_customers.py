@@ -26,9 +26,13 @@ class Customers:
         """Make sure that the customer exists and return them; auto-enabled plans are attached on creation."""
         return await self._get_or_create(models.CustomerRecord, customer, expand)
 
-    async def confirm(self, customer: models.Customer) -> None:
-        """Make sure that the customer exists, and read no more of the answer than whom it names."""
-        await self._get_or_create(_Named, customer, None)
+    async def confirm(self, customer: models.Customer) -> bool:
+        """Make sure that the customer exists; returns whether Autumn limits their use of a feature.
+
+        No more of the answer is read than that, and whom it names.
+        """
+        confirmed = await self._get_or_create(_Confirmed, customer, None)
+        return bool(confirmed.billing_controls.usage_limits)
 
     async def _get_or_create(self, model: type[_M], customer: models.Customer, expand: Sequence[str] | None) -> _M:
         body = given(
@@ -94,5 +98,6 @@ class Customers:
         await self._caller.read(Done, "customers.delete", body)
 
 
-class _Named(BaseModel):
+class _Confirmed(BaseModel):
     id: str
+    billing_controls: models.BillingControls = models.BillingControls()

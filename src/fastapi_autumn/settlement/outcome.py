@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
-from http import HTTPStatus
 from typing import assert_never
 
-__all__ = ["Outcome", "Verdict", "by_default", "judge"]
+__all__ = ["Outcome", "Verdict", "by_default"]
 
 
 class Outcome(Enum):
@@ -26,23 +25,6 @@ class Verdict:
 
     credits: Decimal
     reason: str
-
-
-def judge(*, raised: bool, status: int | None, complete: bool, disconnected: bool) -> Outcome:
-    """Tell how a request ended, once the application has returned.
-
-    Args:
-        raised: The application failed. Not meant are a cancellation because the client left, and an exception after a
-            delivered answer, out of a background task or a dependency's clean-up.
-        status: That of the answer, or None when none was started.
-        complete: The final part of the body went out.
-        disconnected: The client was seen to leave before that.
-    """
-    if raised or (status is not None and status >= HTTPStatus.BAD_REQUEST):
-        return Outcome.FAILED
-    if disconnected:
-        return Outcome.GONE
-    return Outcome.DONE if complete else Outcome.FAILED
 
 
 def by_default(outcome: Outcome, *, charged: Decimal, refund_on_disconnect: bool) -> Verdict:

@@ -1,0 +1,102 @@
+"""`autumn.charge` inside of a request, where a caller may leave."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from fastapi import WebSocketDisconnect
+from fastapi.responses import StreamingResponse
+
+from fastapi_autumn.errors import ConfigurationError
+from service import Service, until
+
+
+def service_with_a_loop(tmp_path: Any, **settings: Any) -> Service:
+    """A route that charges inside of the generator of its stream, as an agent's loop does."""
+    service = Service(tmp_path, **settings)
+
+    async def words() -> AsyncIterator[str]:
+        try:
+            async with service.autumn.charge("ada", "large"):
+                while True:
+                    yield "word "
+                    await asyncio.sleep(0.01)
+        finally:
+            service.closed.append("words")
+
+    @service.app.post("/ai/loop")
+    async def loop() -> StreamingResponse:
+        return StreamingResponse(words())
+
+    @service.app.post("/ai/timeout")
+    async def timeout() -> str:
+        async with asyncio.timeout(0.01), service.autumn.charge("ada", "large"):
+            await asyncio.sleep(60)
+        return "not reached"
+
+    @service.app.post("/ai/caught")
+    async def caught() -> str:
+        try:
+            async with service.autumn.charge("ada", "large"):
+                raise ValueError("the first model")
+        except ValueError:
+            pass
+        async with service.autumn.charge("ada", "small"):
+            return "from the second model"
+
+    return service
+
+
+@pytest.mark.parametrize(("refund_on_disconnect", "paid"), [(False, 5), (True, 0)])
+async def test_a_hang_up_costs_what_it_costs_on_a_route(tmp_path, refund_on_disconnect, paid):
+    """A caller who leaves in the middle of a charged block pays unless the service says otherwise."""
+    service = service_with_a_loop(tmp_path, refund_on_disconnect=refund_on_disconnect)
+    async with service.serving() as client:
+        async with client.stream("POST", "/ai/loop") as response:
+            async for _ in response.aiter_raw():
+                break
+        await until(lambda: service.closed)
+
+        assert await service.used() == paid
+
+
+async def test_a_time_out_of_the_application_is_a_failure(tmp_path):
+    """A block that the application itself cancels is given back: its caller is still there and gets a 500."""
+    service = service_with_a_loop(tmp_path)
+    async with service.calling() as client:
+        assert (await client.post("/ai/timeout")).status_code == 500
+
+        assert await service.used() == 0
+
+
+async def test_a_failure_that_is_caught_is_given_back(tmp_path):
+    """A block that raises is given back even if the request goes on and succeeds with another one."""
+    service = service_with_a_loop(tmp_path)
+    async with service.calling() as client:
+        assert (await client.post("/ai/caught")).status_code == 200
+
+        assert await service.used() == 1
+
+
+@pytest.mark.parametrize("customer", ["", "two words", "a/b"])
+async def test_an_id_that_autumn_would_mistake_is_refused(tmp_path, customer):
+    """An id that Autumn refuses, or takes for somebody else's, is an error before anything is sent."""
+    service = Service(tmp_path)
+    async with service.autumn.running():
+        with pytest.raises(ConfigurationError, match="nobody to charge"):
+            async with service.autumn.charge(customer, "large"):
+                pytest.fail("not reached")
+
+
+@pytest.mark.parametrize(("refund_on_disconnect", "paid"), [(False, 5), (True, 0)])
+async def test_a_caller_who_leaves_a_websocket_pays(tmp_path, refund_on_disconnect, paid):
+    """Outside of a covered request, Starlette's own exception says that the caller has left."""
+    service = Service(tmp_path, refund_on_disconnect=refund_on_disconnect)
+
+    async with service.autumn.running():
+        with pytest.raises(WebSocketDisconnect):
+            async with service.autumn.charge("ada", "large"):
+                raise WebSocketDisconnect(1001)
+
+        assert await service.used() == paid
