@@ -23,6 +23,8 @@ class Call:
     streams: bool
     status: int | None = None
     complete: bool = False
+    left: bool = False
+    """The customer did not wait for the end."""
     worker: int | None = None
     ended_at: float = 0.0
 
@@ -37,7 +39,9 @@ class Call:
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await self._exchange(port)
-        except (OSError, EOFError, TimeoutError):
+        except TimeoutError:
+            self.left = True
+        except (OSError, EOFError):
             pass
         self.ended_at = time.time()
 
@@ -52,6 +56,7 @@ class Call:
             )
             if self.how == "leaves early":
                 await asyncio.sleep(random.uniform(0, 0.03))
+                self.left = True
                 return
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
             headers = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
@@ -59,6 +64,7 @@ class Call:
             self.status = int(head.split(" ", 2)[1])
             if self.how == "leaves midway" and self.status == 200:
                 await reader.read(1)
+                self.left = True
                 return
             content = await reader.read()
             if "content-length" in headers:
@@ -70,12 +76,10 @@ class Call:
 
     @property
     def has_failed(self) -> bool:
-        """Whether the customer was told that it failed, so that it must not cost anything."""
-        if self.status is None:
-            return False
-        return self.status >= 400 or (self.how == "breaks" and not self.complete)
+        """Whether the customer waited in vain, so that it must not cost anything."""
+        return not self.left and not self.has_succeeded
 
     @property
     def has_succeeded(self) -> bool:
-        """Whether the customer got it, so that it has to be paid unless its worker died at once."""
+        """Whether the customer got it, so that it has to be paid unless its worker was killed at once."""
         return self.status == 200 and (self.complete or self.how == "leaves midway")

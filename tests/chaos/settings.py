@@ -21,14 +21,26 @@ CATALOG = {
     ],
 }
 
-# Scaled down from 30 s, 60 s and 5 s, so that a run sees many deaths and recoveries.
+# Scaled down from 30 s, 120 s and 5 s, so that a run sees many deaths and recoveries.
 LEASE = 2.0
-EVENT_DELAY = 2.0
+EVENT_DELAY = 3.0
 TIMEOUT = 1.0
 HOLD_TTL = 3600.0
+SHUTDOWN_TIMEOUT = 5.0
 
-COUNTS = "counts"
-KILLS = "kills"
+SILENCE = LEASE + TIMEOUT + EVENT_DELAY
+"""After so long others take a worker for dead."""
+LOG_LAG = (0.2, 1.2)
+"""How far Autumn's event log is behind. What begins late, because its answer does, has to show within the delay too."""
+LATE_MS = 1200
+"""Later than the time-out."""
+
+# The files. Each line ends with the time of its writing.
+AWAY = "away"  # pid, why, from when
+COMMITS = "commits"  # pid, numbers of the calls that had ended before
+COUNTS = "counts"  # name
+ENDED = "ended"  # pid, how, from when
+LOG = "log"  # pid, message
 
 
 def report(folder: Path, file: str, *words: object) -> None:

@@ -1,5 +1,6 @@
 """Opening the outbox's database: SQLite or PostgreSQL, with an end to every wait."""
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,10 @@ def path_of(url: URL) -> Path | None:
 def touch(path: Path) -> None:
     """Create the file if it is missing, readable by nobody else: customers' ids are in it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    # A file that is there must not be opened here: closing it again would drop all locks that this process has on it,
+    # and SQLite's connections would damage it.
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def inode_of(path: Path) -> tuple[int, int]:
