@@ -48,6 +48,8 @@ class Rescuer:
         self._silence = silence
         self._machine = machine
         self._watched: dict[str, tuple[int, float]] = {}
+        # Until when the silent workers are this one's to settle: one failure at Autumn must not cost the whole claim.
+        self._claimed: dict[str, float] = {}
         self._task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
 
@@ -83,7 +85,7 @@ class Rescuer:
             _log.warning("A process stopped with %d charges open. They are settled now.", adopted)
             self._outbox.has_due.set()
         for worker in self._silent(await store.workers()):
-            if not await store.claim_worker(worker, now=now(), until=now() + _CLAIM_MS):
+            if not await self._claim(worker):
                 continue
             try:
                 unwritten = await self._find_unwritten(worker)
@@ -92,9 +94,20 @@ class Rescuer:
                 continue
             taken = await store.take_over(worker, by=self._outbox.worker_id, unwritten=unwritten, now=now())
             self._watched.pop(worker.id, None)
+            self._claimed.pop(worker.id, None)
             if taken is not None:
                 _log.warning("A process died with %d charges open. They are settled now.", taken)
                 self._outbox.has_due.set()
+
+    async def _claim(self, worker: WorkerRow) -> bool:
+        steady = self._machine.steady()
+        self._claimed = {known: until for known, until in self._claimed.items() if until > steady}
+        if worker.id not in self._claimed:
+            now = self._outbox.now()
+            if not await self._outbox.store.claim_worker(worker, now=now, until=now + _CLAIM_MS):
+                return False
+            self._claimed[worker.id] = steady + _CLAIM_MS / 1000
+        return True
 
     def _silent(self, workers: Sequence[WorkerRow]) -> list[WorkerRow]:
         """Return the workers that were silent for long enough.
