@@ -40,8 +40,8 @@ fmt: $(STAMP)  ## Format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: $(STAMP) chromium node  ## Run every test
-	$(BIN)/python -m pytest -n auto
+test: $(STAMP) chromium node  ## Run every test, on every Python from 3.11 to 3.14 that is found
+	$(BIN)/python scripts/run_tests.py
 
 # The tests of the demo's page drive it. Playwright's own download would be another 150 MB and another source.
 chromium:

@@ -3,16 +3,32 @@
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["leaks", "pytester"]
+
+
+_LONG = ("chaos", "slow", "static", "docs", "interop")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--uvloop", action="store_true", help="run the async tests on uvloop's event loop")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
+    """Begin with what takes long, so that no worker is left with it alone at the end. The rest stays shuffled."""
+    yield
+    items.sort(key=lambda item: min((_LONG.index(name) for name in _LONG if item.get_closest_marker(name)), default=9))
+
 
 @pytest.fixture(scope="session")
-def anyio_backend() -> str:
+def anyio_backend(pytestconfig: pytest.Config) -> tuple[str, dict[str, bool]]:
     """FastAPI services run on asyncio, and so do these tests."""
-    return "asyncio"
+    return "asyncio", {"use_uvloop": bool(pytestconfig.getoption("uvloop"))}
 
 
 @pytest.fixture(autouse=True)

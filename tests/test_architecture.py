@@ -9,6 +9,8 @@ import pytest
 
 import fastapi_autumn
 
+pytestmark = pytest.mark.static
+
 ROOT = Path(__file__).parents[1]
 SOURCE = sorted((ROOT / "src").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))

@@ -13,6 +13,8 @@ import pytest
 from fastapi_autumn import errors
 from fastapi_autumn.cli._backend import CommandSettings
 
+pytestmark = pytest.mark.docs
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 TEXTS = [*PAGES, ROOT / "README.md", ROOT / ".env.example", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]

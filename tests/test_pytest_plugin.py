@@ -4,8 +4,6 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["pytester"]
-
 ARGUMENTS = ["-q", "-W", "error", "-p", "anyio", "-p", "fastapi_autumn.pytest_plugin", "-p", "no:cacheprovider"]
 
 APP = """

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.static
+
 DATA = Path(__file__).parent / "data"
 POSSIBLE = [DATA / "possible_items.py", DATA / "pushed_config.py"]
 IMPOSSIBLE = DATA / "impossible_items.py"
@@ -33,7 +35,6 @@ def pyright(*paths):
     return sorted({one["range"]["start"]["line"] + 1 for one in found if one["severity"] == "error"}), done.stdout
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("check", [mypy, pyright])
 def test_impossible_items_are_refused_at_their_line(check):
     """Every line that is marked wrong is reported, and no other."""
@@ -41,7 +42,6 @@ def test_impossible_items_are_refused_at_their_line(check):
     assert lines == marked_lines(), output
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("check", [mypy, pyright])
 def test_possible_items_are_accepted(check):
     """The three shapes, in all their forms, pass."""

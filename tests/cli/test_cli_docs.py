@@ -9,6 +9,8 @@ import pytest
 
 from fastapi_autumn.cli._app import COMMANDS
 
+pytestmark = pytest.mark.docs
+
 _ROOT = Path(__file__).parents[2]
 _PAGE = (_ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.static
+
 HERE = Path(__file__).parent
 PROGRAMS = ["correct_use.py", "mistakes.py"]
 # Each checker reads its own ignores only, and takes one that is not needed for an error.

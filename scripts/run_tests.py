@@ -1,0 +1,184 @@
+"""Runs every test on every Python that this project names, and says what came out. `make test` is this.
+
+1. The whole suite on the Python at hand, with coverage.
+2. Transports and client under uvloop.
+3. What depends on the interpreter, on each further Python from 3.11 to 3.14 that is found.
+4. The same with the oldest direct dependencies that pyproject.toml allows.
+
+An environment for each is made beside `.venv` and kept; it is made anew when the dependencies change.
+"""
+
+import argparse
+import glob
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CONSTRAINTS = ROOT / "constraints.txt"
+PROJECT = ROOT / "pyproject.toml"
+VERSIONS = ("3.11", "3.12", "3.13", "3.14")
+EXTRAS = ".[cli,fast,prices,postgres]"
+
+# The official clients, a browser, the documentation and static analysis say the same on every Python.
+DEPENDS_ON_THE_INTERPRETER = "not interop and not browser and not docs and not static"
+
+
+@dataclass
+class Run:
+    """One call of pytest, and what it said at its end."""
+
+    name: str
+    python: Path
+    arguments: Sequence[str]
+    counts: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    succeeded: bool = False
+
+    def start(self, options: Sequence[str]) -> None:
+        """Run it, with its output on ours."""
+        print(f"\n=== {self.name} ===", flush=True)
+        began = time.monotonic()
+        command = [str(self.python), *self.arguments, *options]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            line = ""
+            for line in process.stdout:
+                print(line, end="", flush=True)
+            # The last line is pytest's: "2 failed, 3127 passed, 1 skipped in 312.03s".
+            self.counts = {what.rstrip("s"): int(count) for count, what in re.findall(r"(\d+) ([a-z]+)", line)}
+        self.seconds = time.monotonic() - began
+        self.succeeded = process.returncode == 0
+
+    @property
+    def failures(self) -> int:
+        """How many tests failed; a run that ended badly without naming one counts as one."""
+        failed = self.counts.get("failed", 0) + self.counts.get("error", 0)
+        return failed or int(not self.succeeded)
+
+
+def interpreters() -> dict[str, Path]:
+    """The Pythons of this machine that this project names and that really start, by version."""
+    found: dict[str, Path] = {}
+    for version in VERSIONS:
+        candidates = chain(_on_the_path(f"python{version}"), _of_pyenv(version), [Path(sys.executable)])
+        working = next((python for python in candidates if _version_of(python) == version), None)
+        if working is not None:
+            found[version] = working
+    return found
+
+
+def _on_the_path(name: str) -> Iterator[Path]:
+    for folder in os.get_exec_path():
+        if found := shutil.which(name, path=folder):
+            yield Path(found)
+
+
+def _of_pyenv(version: str) -> list[Path]:
+    root = os.environ.get("PYENV_ROOT", str(Path.home() / ".pyenv"))
+    found = glob.glob(f"{root}/versions/{version}.*/bin/python{version}")  # noqa: PTH207 - the pattern is the point
+    return sorted(map(Path, found), key=lambda path: [int(part) for part in re.findall(r"\d+", path.parts[-3])])[::-1]
+
+
+def _version_of(python: Path) -> str | None:
+    """The version of an interpreter, or None if it does not start or cannot make environments."""
+    code = "import ensurepip, sqlite3, ssl, sys, venv; print('%d.%d' % sys.version_info[:2])"
+    try:
+        done = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def environment(name: str, python: Path, constraints: Path) -> Path:
+    """Make the environment `.venv-NAME` if it is missing or outdated, and return its Python."""
+    folder = ROOT / f".venv-{name}"
+    stamp, made = folder / ".installed", folder / "bin" / "python"
+    newest = max(file.stat().st_mtime for file in (PROJECT, constraints))
+    if stamp.exists() and stamp.stat().st_mtime >= newest:
+        return made
+    print(f"\nmaking {folder.name}", flush=True)
+    subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
+    pip = [made, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    subprocess.run([*pip, "--upgrade", "pip>=25.1"], check=True)
+    subprocess.run([*pip, "--constraint", constraints, "--group", "test", "--editable", EXTRAS], cwd=ROOT, check=True)
+    stamp.touch()
+    return made
+
+
+def oldest_constraints() -> Path:
+    """Write constraints that hold each direct dependency at the oldest version that pyproject.toml allows.
+
+    The tools of the tests stay where `constraints.txt` has them. What comes with a dependency is left to pip.
+    """
+    project = tomllib.loads(PROJECT.read_text())
+    requirements = [*project["project"]["dependencies"], *chain(*project["project"]["optional-dependencies"].values())]
+    oldest = {}
+    for requirement in requirements:
+        name, version = re.fullmatch(r"([\w-]+)(?:\[\w+\])?>=([\w.]+)", requirement).groups()
+        oldest[name] = f"{name}=={version}"
+    tools = {re.match(r"[\w-]+", item)[0] for item in project["dependency-groups"]["test"]} - set(oldest)
+    pins = [line for line in CONSTRAINTS.read_text().splitlines() if line.partition("==")[0] in tools]
+    written = ROOT / ".venv-oldest.txt"
+    content = "\n".join([*sorted(oldest.values()), *pins, ""])
+    if not written.exists() or written.read_text() != content:
+        written.write_text(content)
+    return written
+
+
+def plan(here: Path, *, only: str | None) -> Iterator[Run]:
+    """All runs, in order; environments are made on the way."""
+    pytest = ["-m", "pytest"]
+    current = "{}.{}".format(*sys.version_info[:2])
+    found = interpreters()
+    print("found Python " + ", ".join(f"{version} ({python})" for version, python in found.items()))
+    if missing := [version for version in VERSIONS if version not in found]:
+        print(f"not found, so not tested: Python {', '.join(missing)}")
+    if only in {None, "here"}:
+        yield Run(f"Python {current}, everything", here, ["-m", "coverage", "run", *pytest])
+    if only in {None, "uvloop"}:
+        yield Run(f"Python {current}, under uvloop", here, [*pytest, "tests/transports", "tests/client", "--uvloop"])
+    for version, python in found.items():
+        if version != current and only in {None, version}:
+            yield Run(
+                f"Python {version}",
+                environment(version, python, CONSTRAINTS),
+                [*pytest, "-m", DEPENDS_ON_THE_INTERPRETER],
+            )
+    if only in {None, "oldest"}:
+        version, python = next(iter(found.items()))
+        oldest = environment("oldest", python, oldest_constraints())
+        yield Run(f"Python {version}, oldest dependencies", oldest, [*pytest, "-m", DEPENDS_ON_THE_INTERPRETER])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=["here", "uvloop", "oldest", *VERSIONS], help="one of the runs")
+    chosen, options = parser.parse_known_args()
+    runs = []
+    for run in plan(Path(sys.executable), only=chosen.only):
+        run.start(["-n", "auto", "--durations", "20", *options])
+        runs.append(run)
+        if run.name.endswith("everything"):
+            coverage = [sys.executable, ROOT / "scripts" / "coverage_by_room.py"]
+            run.succeeded &= subprocess.run(coverage, cwd=ROOT, check=False).returncode == 0
+    width = max(len(run.name) for run in runs)
+    print()
+    for run in runs:
+        passed = run.counts.get("passed", 0)
+        print(f"{run.name:{width}}  {passed:5} passed  {run.failures:3} failed  {run.seconds:4.0f} s")
+    passed, failed = sum(run.counts.get("passed", 0) for run in runs), sum(run.failures for run in runs)
+    print(f"\n{passed} passed, {failed} failed")
+    sys.exit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()

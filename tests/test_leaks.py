@@ -1,0 +1,101 @@
+"""The check for what tests leave behind, in a test run of its own."""
+
+from pathlib import Path
+
+import pytest
+
+TESTS = """
+    import asyncio
+    import contextlib
+    import socket
+    import sqlite3
+    import threading
+
+    import aiosqlite
+    import pytest
+
+    kept = []
+
+    async def test_task():
+        kept.append(asyncio.create_task(asyncio.sleep(60), name="forgotten"))
+
+    def test_thread():
+        ends = threading.Event()
+        threading.Thread(target=ends.wait, name="forgotten", daemon=True).start()
+        kept.append(ends)
+
+    def test_socket():
+        kept.append(socket.create_server(("127.0.0.1", 0)))
+
+    def test_connection():
+        kept.append(sqlite3.connect(":memory:"))
+
+    def test_dropped_connection():
+        sqlite3.connect(":memory:")
+
+    async def test_connection_of_a_loop(tmp_path):
+        kept.append(await aiosqlite.connect(tmp_path / "file.db"))
+
+    @pytest.fixture(scope="session", autouse=True)
+    def ending():
+        yield
+        (connection,) = [thing for thing in kept if isinstance(thing, aiosqlite.Connection)]
+        connection.stop()  # Python waits for its thread
+
+    @pytest.fixture
+    def opened():
+        return socket.create_server(("127.0.0.1", 0))
+
+    def test_socket_of_a_fixture(opened):
+        kept.append(opened)
+
+    @pytest.fixture(scope="session")
+    def lasting(request):
+        with contextlib.closing(sqlite3.connect(":memory:")) as connection, socket.create_server(("127.0.0.1", 0)):
+            yield connection
+
+    def test_something_that_lasts(request):
+        request.getfixturevalue("lasting").execute("SELECT 1")
+
+    async def test_tidy(tmp_path):
+        task = asyncio.create_task(asyncio.sleep(60))
+        task.cancel()
+        thread = threading.Thread(target=asyncio.run, args=(asyncio.sleep(0.01),))
+        thread.start()
+        async with aiosqlite.connect(tmp_path / "file.db") as connection:
+            await connection.execute("CREATE TABLE t (x)")
+"""
+
+LEFT_BEHIND = {
+    "test_task": "the task 'forgotten' (sleep, at ",
+    "test_thread": "the thread 'forgotten'",
+    "test_socket": "the socket 127.0.0.1:",
+    "test_connection": "the connection to :memory: (test_what.py:24, ",
+    "test_dropped_connection": "the connection to :memory: (test_what.py:27, ",
+    "test_connection_of_a_loop": "the thread '",
+    "test_socket_of_a_fixture": "the socket 127.0.0.1:",
+}
+
+
+def test_each_kind_is_found_and_its_test_named(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task, a thread, a socket and a connection fail the test that left them, and only that test."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    pytester.makeini("[pytest]\nanyio_mode = auto\nleak_grace_seconds = 0.2")
+    pytester.makeconftest(
+        """
+        import pytest
+
+        pytest_plugins = ["leaks"]
+
+        @pytest.fixture(scope="session")
+        def anyio_backend():
+            return "asyncio"
+        """
+    )
+    pytester.makepyfile(test_what=TESTS)
+
+    result = pytester.runpytest_subprocess("-q", "-W", "error", "-p", "no:cacheprovider")
+
+    result.assert_outcomes(passed=9, errors=len(LEFT_BEHIND))
+    for name, left in LEFT_BEHIND.items():
+        result.stdout.fnmatch_lines([f"*ERROR at teardown of {name} *", f"left behind: *{left}*"])
