@@ -2,12 +2,13 @@
 
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from fastapi_autumn.errors import ConfigurationError
@@ -38,18 +39,34 @@ def read_url(text: str) -> URL:
     return url
 
 
-def engine_for(url: URL, *, connect_args: dict[str, Any] | None = None) -> AsyncEngine:
+def engine_for(
+    url: URL, *, connect_args: dict[str, Any] | None = None, generation: Callable[[], int] = lambda: 0
+) -> AsyncEngine:
     """Make the engine. Every wait has an end: a database that hangs is treated like one that refuses.
+
+    When `generation` returns another number than before, each connection is opened anew before it is used again.
+    (`dispose` would lose one that is in use: it returns to a pool that nobody closes.)
 
     Raises:
         ConfigurationError: The database's driver is not installed.
     """
     try:
-        return _engine_for(url, connect_args or {})
+        engine = _engine_for(url, connect_args or {})
     except ImportError as error:
         raise ConfigurationError(
             f"AUTUMN_OUTBOX_URL needs the package {error.name}. For PostgreSQL: pip install 'fastapi-autumn[postgres]'."
         ) from error
+
+    @sa.event.listens_for(engine.sync_engine, "connect")
+    def _date(_connection: Any, record: Any) -> None:
+        record.info["generation"] = generation()
+
+    @sa.event.listens_for(engine.sync_engine, "checkout")
+    def _refuse_the_outdated(_connection: Any, record: Any, _proxy: Any) -> None:
+        if record.info["generation"] != generation():
+            raise DisconnectionError
+
+    return engine
 
 
 def _engine_for(url: URL, connect_args: dict[str, Any]) -> AsyncEngine:
@@ -69,12 +86,17 @@ def _engine_for(url: URL, connect_args: dict[str, Any]) -> AsyncEngine:
 
     @sa.event.listens_for(engine.sync_engine, "connect")
     def _set_up(connection: Any, _record: Any) -> None:
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA busy_timeout=2000")
-        cursor.execute("PRAGMA journal_mode=WAL")
-        # FULL, because what is in here is money: NORMAL may lose the last commits when the power goes.
-        cursor.execute("PRAGMA synchronous=FULL")
-        cursor.close()
+        try:
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA busy_timeout=2000")
+            cursor.execute("PRAGMA journal_mode=WAL")
+            # FULL, because what is in here is money: NORMAL may lose the last commits when the power goes.
+            cursor.execute("PRAGMA synchronous=FULL")
+            cursor.close()
+        except BaseException:
+            # Pools of SQLAlchemy before 2.1 drop a connection that could not be set up, and do not close it.
+            connection.close()
+            raise
 
     return engine
 

@@ -63,10 +63,11 @@ class SqlStore:
         self.account = account
         parsed = read_url(url)
         self._path: Path | None = path_of(parsed)
-        self._engine: AsyncEngine = engine_for(parsed, connect_args=connect_args)
+        self._engine: AsyncEngine = engine_for(parsed, connect_args=connect_args, generation=lambda: self._generation)
         self._recreate_after = recreate_after
         self._machine = machine
         self._inode: tuple[int, int] | None = None
+        self._generation = 0
         self._is_open = False
         self._seen_at = machine.steady()
         postgres = self._engine.dialect.name == "postgresql"
@@ -302,7 +303,7 @@ class SqlStore:
         if self._path is not None and self._machine.steady() - self._seen_at > self._recreate_after:
             # What has not come back for so long will not; better an empty outbox than none.
             touch(self._path)
-        await self._engine.dispose()
+        self._generation += 1
         async with self._engine.begin() as connection:
             await migrate(connection)
             account = self.account
