@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -209,14 +209,25 @@ class Autumn:
         """Return what one call of `model` costs, or None for a model without a price."""
         return self.prices.get_model_credits(model)
 
-    def router(self, *, prefix: str = "/billing", customer: Callable[..., Any] | None = None) -> APIRouter:
+    def router(
+        self,
+        *,
+        prefix: str = "/billing",
+        customer: Callable[..., Any] | None = None,
+        plans: Collection[str] | None = None,
+        public_plans: bool = False,
+    ) -> APIRouter:
         """Return routes with which a front end shows balance, plans and usage, and sends customers to pay.
 
         `customer` is a FastAPI dependency that returns who is calling; default: whom the middleware identified if it
-        covers `prefix`, else Starlette's `request.user`.
+        covers `prefix`, else Starlette's `request.user`. `plans` are the ids of the plans on offer, to be shown and to
+        be bought, in this order; default: all but those that cost nothing and that Autumn does not give to everybody.
+        `public_plans` shows them to anybody, signed in or not.
         """
         emulator = (lambda: self.emulator) if self.settings.emulator else None
-        return billing_router(self, prefix=prefix, customer=customer, emulator=emulator)
+        return billing_router(
+            self, prefix=prefix, customer=customer, plans=plans, public_plans=public_plans, emulator=emulator
+        )
 
     async def settled(self) -> None:
         """Wait until Autumn has been told everything that is due, as a test wants before it looks at a balance.

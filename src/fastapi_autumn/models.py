@@ -216,6 +216,7 @@ class Subscription(_Answer):
     started_at: int | None = None
     current_period_end: int | None = None
     quantity: Amount = Decimal(1)
+    scope: Literal["customer", "entity"] | None = None
 
 
 class Purchase(_Answer):
@@ -225,6 +226,7 @@ class Purchase(_Answer):
     started_at: int | None = None
     expires_at: int | None = None
     quantity: Amount = Decimal(1)
+    scope: Literal["customer", "entity"] | None = None
 
 
 class BillingControls(_Answer):

@@ -3,61 +3,117 @@
 No `from __future__ import annotations` here: FastAPI reads these signatures.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator
+import math
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from http import HTTPStatus
 from typing import Annotated, Any, Literal, Protocol
-from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
 from pydantic import BaseModel, Field
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
+from ._browsers import EmulatorPages, not_from_a_form, safe_url
 from ._identity import customer_from, from_request_user
 from ._openapi import RESPONSES
-from ._refusals import billing_unavailable, not_authenticated
+from ._purchases import Cached, Offer, Purchases, Wish, is_free
+from ._refusals import not_authenticated, refusal
 from ._scope import Runtime, request_state
-from .errors import RequestRejected, Unavailable
-from .models import AttachResult, Customer, CustomerRecord, EventAggregate, Plan, PortalResult
+from .client import Operations
+from .errors import RateLimited, RequestRejected, Unavailable, Uncertain
+from .models import (
+    AttachResult,
+    Balance,
+    Customer,
+    EntityRecord,
+    EventAggregate,
+    PaymentSetup,
+    Plan,
+    PortalResult,
+    Preview,
+    Purchase,
+    Subscription,
+)
 
-__all__ = ["AttachRequest", "PortalRequest", "billing_router"]
+__all__ = [
+    "AttachRequest",
+    "BillingCustomer",
+    "PlanRequest",
+    "PortalRequest",
+    "PreviewRequest",
+    "SetupRequest",
+    "billing_router",
+]
+
+
+_Dependency = Callable[..., Any]
+_MOST_ENTITIES = 1000
+
+_OF_A_CHANGE: dict[int | str, dict[str, Any]] = {
+    404: {"description": "`plan_not_offered`, or Autumn's own code."},
+    429: {"description": "`busy`: another change of this customer's plans is under way. Nothing was done."},
+    504: {"description": "`outcome_unknown`: it may have been done. Show the customer's plans before another try."},
+}
 
 
 class _Autumn(Protocol):
     def running(self) -> AbstractAsyncContextManager[Runtime]: ...
 
 
-class AttachRequest(BaseModel):
-    """Which plan the customer wants, and where to bring them back after paying.
+class BillingCustomer(BaseModel):
+    """What a front end may know about who is calling; the metadata that a service keeps at Autumn stays there."""
 
-    A plan whose items are bought in advance, such as a top-up, needs `feature_quantities`: feature id to units.
-    """
+    id: str | None
+    name: str | None
+    email: str | None
+    subscriptions: tuple[Subscription, ...]
+    purchases: tuple[Purchase, ...]
+    balances: dict[str, Balance]
+    flags: dict[str, Any]
+
+
+class PlanRequest(BaseModel):
+    """A plan that the customer is on."""
 
     plan_id: str = Field(min_length=1)
-    success_url: str | None = None
+    entity_id: str | None = Field(default=None, min_length=1)
+
+
+class PreviewRequest(PlanRequest):
+    """A plan that the customer may want.
+
+    One whose items are bought in advance, such as a top-up, needs `feature_quantities`: feature id to units.
+    """
+
     feature_quantities: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
 
 
+class AttachRequest(PreviewRequest):
+    """A plan that the customer wants, and where to bring them back to after paying."""
+
+    success_url: str | None = None
+
+
+class SetupRequest(BaseModel):
+    """Where to bring the customer back to after leaving a card."""
+
+    success_url: str | None = None
+
+
 class PortalRequest(BaseModel):
-    """Where to bring the customer back from the portal."""
+    """Where to bring the customer back to from the portal."""
 
     return_url: str | None = None
 
 
-class _EmulatorPages:
-    """One of the emulator's pages, such as its check-out, below the billing routes; the rest of it stays inside."""
-
-    def __init__(self, emulator: Callable[[], ASGIApp], page: str) -> None:
-        self._emulator = emulator
-        self._page = page
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = f"/{self._page}/{scope['path_params']['rest']}"
-        await self._emulator()({**scope, "root_path": "", "path": path}, receive, send)
-
-
 def billing_router(
-    autumn: _Autumn, *, prefix: str, customer: Callable[..., Any] | None, emulator: Callable[[], ASGIApp] | None
+    autumn: _Autumn,
+    *,
+    prefix: str,
+    customer: Callable[..., Any] | None,
+    plans: Collection[str] | None = None,
+    public_plans: bool = False,
+    emulator: Callable[[], ASGIApp] | None = None,
 ) -> APIRouter:
     """Make the routes; see `Autumn.router`. `emulator` gives the one that runs inside this process, if any does."""
 
@@ -72,20 +128,39 @@ def billing_router(
             with _answering():
                 yield running
 
-    here = _as_given if emulator is None else _served_here
+    router = APIRouter(
+        prefix=prefix,
+        tags=["billing"],
+        responses={401: RESPONSES[401], 503: RESPONSES[503]},
+        dependencies=[Depends(not_from_a_form)],
+    )
+    offer, pages = Offer(plans), EmulatorPages(prefix, here=emulator is not None)
+    _add_what_there_is(router, paying, runtime, offer, public_plans=public_plans)
+    _add_changes(router, paying, runtime, offer=offer, purchases=Purchases(), pages=pages)
+    _add_pages_elsewhere(router, paying, runtime, pages)
+    if emulator is not None:
+        pages.add_to(router, emulator)
+    return router
+
+
+def _add_what_there_is(
+    router: APIRouter, paying: _Dependency, runtime: _Dependency, offer: Offer, *, public_plans: bool
+) -> None:
+    features = Cached(_feature_ids)
     Paying = Annotated[Customer, Depends(paying)]  # noqa: N806 - a type
     Running = Annotated[Runtime, Depends(runtime)]  # noqa: N806 - a type
-    router = APIRouter(prefix=prefix, tags=["billing"], responses={401: RESPONSES[401], 503: RESPONSES[503]})
 
     @router.get("/customer")
-    async def get_customer(customer: Paying, running: Running) -> CustomerRecord:
+    async def get_customer(customer: Paying, running: Running) -> BillingCustomer:
         """Who is calling, with their plans and balances; created on the first visit."""
-        return await running.customers.record(customer)
+        record = await running.customers.record(customer)
+        return BillingCustomer.model_validate(record, from_attributes=True)
 
-    @router.get("/plans")
-    async def list_plans(running: Running) -> tuple[Plan, ...]:
-        """The plans on offer."""
-        return await running.client.plans.list()
+    @router.get("/plans", dependencies=[] if public_plans else [Depends(paying)])
+    async def list_plans(running: Running, response: Response) -> tuple[Plan, ...]:
+        """The plans on offer, as of the last minute."""
+        response.headers["cache-control"] = f"{'public' if public_plans else 'private'}, max-age=60"
+        return await offer.plans(running)
 
     @router.get("/usage")
     async def get_usage(
@@ -93,52 +168,120 @@ def billing_router(
         running: Running,
         feature_id: Annotated[str, Query(min_length=1)],
         range: Annotated[Literal["24h", "7d", "30d", "90d"], Query()] = "30d",  # noqa: A002 - Autumn's own name
+        entity_id: Annotated[str | None, Query(min_length=1)] = None,
     ) -> EventAggregate:
         """What the customer used, by period and in total."""
+        if feature_id not in await features.get(running) and feature_id not in await features.get(running, newer=True):
+            raise refusal(HTTPStatus.NOT_FOUND, "feature_not_found", "There is no such feature.")
         await running.customers.exists(customer)
-        return await running.client.events.aggregate(customer.id, feature_id, range=range)
+        events = running.client.front_end.events
+        return await events.aggregate(customer.id, feature_id, entity_id=entity_id, range=range)
 
-    @router.post("/attach")
-    async def attach(body: AttachRequest, customer: Paying, running: Running, request: Request) -> AttachResult:
-        """Put the customer on a plan, or say where they go to pay for it."""
+    @router.get("/entities")
+    async def list_entities(customer: Paying, running: Running) -> tuple[EntityRecord, ...]:
+        """The customer's entities, such as seats or workspaces, at most a thousand, with their balances."""
         await running.customers.exists(customer)
-        result = await running.client.billing.attach(
-            customer.id, body.plan_id, success_url=body.success_url, feature_quantities=body.feature_quantities
+        page = await running.client.front_end.entities.list(customer_id=customer.id, limit=_MOST_ENTITIES)
+        return tuple(entity for entity in page.list if entity.customer_id in {None, customer.id})
+
+
+def _add_changes(
+    router: APIRouter,
+    paying: _Dependency,
+    runtime: _Dependency,
+    *,
+    offer: Offer,
+    purchases: Purchases,
+    pages: EmulatorPages,
+) -> None:
+    Paying = Annotated[Customer, Depends(paying)]  # noqa: N806 - a type
+    Running = Annotated[Runtime, Depends(runtime)]  # noqa: N806 - a type
+
+    @router.post("/preview")
+    async def preview(body: PreviewRequest, customer: Paying, running: Running) -> Preview:
+        """What a plan would cost, now and in the next cycle."""
+        await _offered(offer, running, body.plan_id)
+        await running.customers.exists(customer)
+        return await running.client.front_end.billing.preview_attach(
+            customer.id, body.plan_id, entity_id=body.entity_id, feature_quantities=body.feature_quantities
         )
-        return result.model_copy(update={"payment_url": here(request, result.payment_url)})
+
+    @router.post("/attach", responses=_OF_A_CHANGE)
+    async def attach(
+        body: AttachRequest,
+        customer: Paying,
+        running: Running,
+        request: Request,
+        idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
+    ) -> AttachResult:
+        """Put the customer on a plan, or say where they go to pay for it.
+
+        Two clicks are one purchase. The same plan twice within a minute is, too, unless each has its own
+        `Idempotency-Key`.
+        """
+        success_url = safe_url(request, body.success_url, "success_url")
+        await _offered(offer, running, body.plan_id)
+        wish = Wish(body.plan_id, body.feature_quantities, body.entity_id, success_url, idempotency_key)
+        result = await purchases.buy(running, customer, wish)
+        return result.model_copy(update={"payment_url": pages.address(request, result.payment_url)})
+
+    @router.post("/cancel", responses=_OF_A_CHANGE)
+    async def cancel(body: PlanRequest, customer: Paying, running: Running) -> AttachResult:
+        """End a plan with its cycle; one that costs nothing ends at once, for it has none."""
+        await running.customers.exists(customer)
+        plan = await offer.plan(running, body.plan_id)
+        return await running.client.front_end.billing.update(
+            customer.id,
+            body.plan_id,
+            entity_id=body.entity_id,
+            cancel_action="cancel_immediately" if plan and is_free(plan) else "cancel_end_of_cycle",
+        )
+
+    @router.post("/uncancel", responses=_OF_A_CHANGE)
+    async def uncancel(body: PlanRequest, customer: Paying, running: Running) -> AttachResult:
+        """Take a cancellation back before the cycle ends."""
+        await running.customers.exists(customer)
+        return await running.client.front_end.billing.update(
+            customer.id, body.plan_id, entity_id=body.entity_id, cancel_action="uncancel"
+        )
+
+
+def _add_pages_elsewhere(router: APIRouter, paying: _Dependency, runtime: _Dependency, pages: EmulatorPages) -> None:
+    Paying = Annotated[Customer, Depends(paying)]  # noqa: N806 - a type
+    Running = Annotated[Runtime, Depends(runtime)]  # noqa: N806 - a type
+
+    @router.post("/setup-payment")
+    async def setup_payment(
+        customer: Paying, running: Running, request: Request, body: SetupRequest | None = None
+    ) -> PaymentSetup:
+        """Where the customer leaves a card without buying anything."""
+        success_url = safe_url(request, body.success_url if body else None, "success_url")
+        await running.customers.exists(customer)
+        result = await running.client.front_end.billing.setup_payment(customer.id, success_url=success_url)
+        return result.model_copy(update={"url": pages.address(request, result.url)})
 
     @router.post("/portal")
-    async def open_portal(body: PortalRequest, customer: Paying, running: Running, request: Request) -> PortalResult:
+    async def open_portal(
+        customer: Paying, running: Running, request: Request, body: PortalRequest | None = None
+    ) -> PortalResult:
         """Where the customer manages payment and invoices."""
+        return_url = safe_url(request, body.return_url if body else None, "return_url")
         await running.customers.exists(customer)
-        result = await running.client.billing.open_customer_portal(customer.id, return_url=body.return_url)
-        return result.model_copy(update={"url": here(request, result.url)})
-
-    if emulator is not None:
-        _add_pages(router, emulator)
-    return router
+        result = await running.client.front_end.billing.open_customer_portal(customer.id, return_url=return_url)
+        return result.model_copy(update={"url": pages.address(request, result.url)})
 
 
-def _add_pages(router: APIRouter, emulator: Callable[[], ASGIApp]) -> None:
-    for page in ("checkout", "portal"):
-        # Starlette takes anything that is not a function for an ASGI app; its annotation knows functions only.
-        pages: Any = _EmulatorPages(emulator, page)
-        router.add_route(f"{router.prefix}/emulator/{page}/{{rest:path}}", pages, include_in_schema=False)
+async def _offered(offer: Offer, running: Runtime, plan_id: str) -> None:
+    if not await offer.has(running, plan_id):
+        raise refusal(HTTPStatus.NOT_FOUND, "plan_not_offered", "This plan is not on offer.")
 
 
-def _as_given(_request: Request, url: str | None) -> str | None:
-    return url
-
-
-def _served_here(request: Request, url: str | None) -> str | None:
-    """The address of an emulator's page below the billing routes: inside a process it has no host of its own."""
-    if url is None:
-        return None
-    billing = request.url.path.rpartition("/")[0]
-    return str(request.url.replace(path=f"{billing}/emulator{urlsplit(url).path}", query=""))
+async def _feature_ids(client: Operations) -> frozenset[str]:
+    return frozenset(feature.id for feature in await client.features.list())
 
 
 _THE_CALLERS_FAULT = {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}
+_CHANGES = {"billing.attach", "billing.update"}
 
 
 @contextmanager
@@ -146,11 +289,27 @@ def _answering() -> Iterator[None]:
     """Turn what Autumn answered, or did not, into what the front end is told."""
     try:
         yield
-    except Unavailable as error:
-        raise billing_unavailable(error.retry_after) from error
-    except RequestRejected as error:
-        status = error.status if error.status in _THE_CALLERS_FAULT else HTTPStatus.BAD_GATEWAY
-        raise HTTPException(status, {"code": error.code, "message": error.message}) from error
+    except (Unavailable, RequestRejected) as error:
+        raise _told(error) from error
+
+
+def _told(error: Unavailable | RequestRejected) -> HTTPException:
+    retry_after: float | None = None
+    match error:
+        case Uncertain(operation=operation) if operation in _CHANGES:
+            status, code = HTTPStatus.GATEWAY_TIMEOUT, "outcome_unknown"
+            message = "It is not known yet whether this was done. Look at your plans before you try again."
+        case RateLimited(operation=operation) if operation in _CHANGES:
+            status, code, retry_after = HTTPStatus.TOO_MANY_REQUESTS, "busy", error.retry_after or 1
+            message = "Another change of your plans is under way. Nothing was done; look again in a moment."
+        case Unavailable():
+            status, code, retry_after = HTTPStatus.SERVICE_UNAVAILABLE, "billing_unavailable", error.retry_after or 1
+            message = "Billing cannot be reached; try again."
+        case _:
+            status = HTTPStatus(error.status) if error.status in _THE_CALLERS_FAULT else HTTPStatus.BAD_GATEWAY
+            code, message = error.code, error.message
+    headers = None if retry_after is None else {"Retry-After": str(max(1, math.ceil(retry_after)))}
+    return refusal(status, code, message, headers=headers)
 
 
 async def _from_request(request: Request) -> object:

@@ -58,6 +58,7 @@ async def test_tells_how_far_autumns_clock_is_ahead(ahead_ms: int) -> None:
         world.now += 1_377
         await client.plans.list()
     assert abs(client.clock_offset_ms - ahead_ms) <= 200
+    assert abs(client.now_ms() - (world.now + ahead_ms)) <= 200
 
 
 async def test_follows_a_clock_that_was_set() -> None:

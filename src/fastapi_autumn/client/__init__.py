@@ -64,6 +64,7 @@ class AutumnClient(Operations):
             machine=machine,
         )
         self._clock = caller.clock
+        self._machine = machine
         super().__init__(caller)
         self.front_end = Operations(caller.within(Lane.OTHER))
         """The same operations for a front end, whose failures and floods stay apart from refunds and look-ups."""
@@ -75,6 +76,10 @@ class AutumnClient(Operations):
         Smoothed over the `Date` of every answer, so right to about half a second after one and a tenth after many.
         """
         return self._clock.offset_ms
+
+    def now_ms(self) -> int:
+        """Return Autumn's time of day in milliseconds since 1970, as well as it is known here."""
+        return self._machine.wall_ms() + self._clock.offset_ms
 
     async def __aenter__(self) -> Self:
         return self

@@ -169,6 +169,9 @@ class Caller:
             self.clock.learn(answer.headers.get("date"), sent_ms=sent_ms, received_ms=self._machine.wall_ms())
             self._judge(operation, answer)
         except AutumnError as error:
+            if isinstance(error, Unavailable):
+                # A transport knows paths, and a caller goes by the operation.
+                error.operation = operation
             if not isinstance(error, UnexpectedAnswer):
                 # A stranger's answer says nothing about Autumn.
                 breaker.after(began, error)

@@ -1,0 +1,242 @@
+"""What a front end may buy, and how one wish becomes one purchase: no HTTP here."""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from ._scope import Runtime
+from .client import Operations
+from .errors import RequestRejected, Unavailable, Uncertain
+from .models import AttachResult, Customer, CustomerRecord, EntityRecord, Plan, Purchase, Subscription
+
+__all__ = ["Cached", "Offer", "Purchases", "Wish", "is_free"]
+
+_log = logging.getLogger("fastapi_autumn")
+
+_T = TypeVar("_T")
+_V = TypeVar("_V")
+
+_FRESH_SECONDS = 60.0
+_AT_MOST_ONCE_IN_SECONDS = 1.0
+_ONE_CLICK_MS = 60_000
+_DOUBLE_CLICK_SECONDS = 5.0
+_UNKNOWN_SECONDS = 600.0
+_KEY_SECONDS = 24 * 3600.0
+_CLOCK_SLACK_MS = 2_000
+_REMEMBERED = 10_000
+
+
+class Cached(Generic[_T]):
+    """What Autumn answers alike for everybody, asked for once a minute; when Autumn cannot be asked, the old answer."""
+
+    def __init__(self, fetch: Callable[[Operations], Awaitable[_T]]) -> None:
+        self._fetch = fetch
+        self._client: object = None
+        self._value: _T | None = None
+        self._at = 0.0
+        self._under_way: asyncio.Task[_T] | None = None
+
+    async def get(self, runtime: Runtime, *, newer: bool = False) -> _T:
+        """Return the answer; `newer` asks again, though not more than once a second.
+
+        Raises:
+            Unavailable: Autumn cannot be asked, and there is no older answer.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._client is not runtime.client:
+            # Another application's, or another test's: in one process each has its own Autumn.
+            self._client, self._value, self._under_way = runtime.client, None, None
+        if self._value is not None and now - self._at < (_AT_MOST_ONCE_IN_SECONDS if newer else _FRESH_SECONDS):
+            return self._value
+        if self._under_way is None or self._under_way.done():
+            self._under_way = asyncio.create_task(self._refresh(runtime), name="autumn-offer")
+        try:
+            return await asyncio.shield(self._under_way)
+        except Unavailable:
+            if self._value is None:
+                raise
+            return self._value
+
+    async def _refresh(self, runtime: Runtime) -> _T:
+        value = await self._fetch(runtime.client.front_end)
+        if self._client is runtime.client:
+            self._value, self._at = value, asyncio.get_running_loop().time()
+        return value
+
+
+class Offer:
+    """The plans that a customer may choose by themselves.
+
+    Args:
+        plans: Their ids; None for all but those that cost nothing and that Autumn does not give to everybody.
+    """
+
+    def __init__(self, plans: Collection[str] | None) -> None:
+        self._ids = None if plans is None else tuple(dict.fromkeys(plans))
+        self._plans = Cached[tuple[Plan, ...]](_current_plans)
+
+    async def plans(self, runtime: Runtime, *, newer: bool = False) -> tuple[Plan, ...]:
+        """Return them: in the order in which they were named, or else in Autumn's."""
+        plans = await self._plans.get(runtime, newer=newer)
+        if self._ids is None:
+            return tuple(plan for plan in plans if plan.auto_enable or not is_free(plan))
+        known = {plan.id: plan for plan in plans}
+        if missing := [id_ for id_ in self._ids if id_ not in known]:
+            _log.warning("plans are on offer that Autumn does not have: %s", ", ".join(missing))
+        return tuple(known[id_] for id_ in self._ids if id_ in known)
+
+    async def has(self, runtime: Runtime, plan_id: str) -> bool:
+        """Tell whether a plan is on offer."""
+        if self._ids is not None:
+            return plan_id in self._ids
+        if any(plan.id == plan_id for plan in await self.plans(runtime)):
+            return True
+        return any(plan.id == plan_id for plan in await self.plans(runtime, newer=True))
+
+    async def plan(self, runtime: Runtime, plan_id: str) -> Plan | None:
+        """Return a plan, on offer or not, or None when Autumn has none of this name."""
+        plans = await self._plans.get(runtime)
+        return next((plan for plan in plans if plan.id == plan_id), None)
+
+
+async def _current_plans(client: Operations) -> tuple[Plan, ...]:
+    return tuple(plan for plan in await client.plans.list() if not plan.archived)
+
+
+def is_free(plan: Plan) -> bool:
+    """Tell whether nothing in a plan has a price above zero."""
+    prices = [plan.price, *(item.get("price") for item in plan.items)]
+    return not any(_costs(price) for price in prices if price)
+
+
+def _costs(price: Mapping[str, object]) -> bool:
+    tiers = price.get("tiers")
+    parts = [price, *tiers] if isinstance(tiers, list) else [price]
+    return any(part.get("amount") or part.get("flat_amount") for part in parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a customer asked to buy; `key` is the front end's own name for this one wish, if it gave one."""
+
+    plan_id: str
+    feature_quantities: Mapping[str, int] = field(default_factory=dict)
+    entity_id: str | None = None
+    success_url: str | None = None
+    key: str | None = None
+
+    def signature(self, customer_id: str) -> str:
+        """Return what two clicks of one wish have in common, as an idempotency key."""
+        quantities = sorted(self.feature_quantities.items())
+        named = repr((customer_id, self.plan_id, self.entity_id, self.key, quantities))
+        return hashlib.sha256(named.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """An attempt whose outcome is unknown: the key it was made under, since when, and how long that matters."""
+
+    key: str
+    since_ms: int
+    until: float
+
+
+class Purchases:
+    """Makes one purchase of one wish: of a double click, of a second try after a lost answer, of two tabs.
+
+    Clicks at the same time share one call to Autumn. A purchase of the same plan less than a minute old, or one whose
+    outcome was unknown and which the customer's record shows since, is the answer to a second click. A call to Autumn
+    carries a key that stays the same until its outcome is known, so that a second one cannot begin beside the first.
+    """
+
+    def __init__(self) -> None:
+        self._under_way: dict[str, asyncio.Task[AttachResult]] = {}
+        self._unknown: dict[str, _Attempt] = {}
+        self._answered: dict[str, tuple[AttachResult, float]] = {}
+
+    async def buy(self, runtime: Runtime, customer: Customer, wish: Wish) -> AttachResult:
+        """Attach the plan, or say where to pay for it.
+
+        Raises:
+            Uncertain: Nobody knows yet; look at the customer before trying again.
+            RateLimited: Another change of this customer's plans is under way; nothing was done.
+            RequestRejected: Autumn said no.
+        """
+        signature = wish.signature(customer.id)
+        answered, until = self._answered.get(signature, (None, 0.0))
+        if answered is not None and asyncio.get_running_loop().time() < until:
+            return answered
+        task = self._under_way.get(signature)
+        if task is None:
+            task = asyncio.create_task(self._buy(runtime, customer, wish, signature), name="autumn-purchase")
+            self._under_way[signature] = task
+            task.add_done_callback(lambda _: self._under_way.pop(signature, None))
+        # Who leaves does not take the purchase along.
+        return await asyncio.shield(task)
+
+    async def _buy(self, runtime: Runtime, customer: Customer, wish: Wish, signature: str) -> AttachResult:
+        now = asyncio.get_running_loop().time()
+        now_ms = runtime.client.now_ms()
+        attempt = self._unknown.get(signature)
+        looks_back_to = None if wish.key else now_ms - _ONE_CLICK_MS
+        if attempt is not None and now < attempt.until:
+            looks_back_to = attempt.since_ms
+        else:
+            key = signature if wish.key else f"{signature}:{now_ms}"
+            attempt = _Attempt(key, now_ms - _CLOCK_SLACK_MS, now + _UNKNOWN_SECONDS)
+        record = await _record(runtime, customer, wish)
+        if looks_back_to is not None and _has_bought(record, wish, since_ms=looks_back_to):
+            self._unknown.pop(signature, None)
+            return AttachResult(customer_id=customer.id)
+        try:
+            result = await runtime.client.front_end.billing.attach(
+                customer.id,
+                wish.plan_id,
+                entity_id=wish.entity_id,
+                success_url=wish.success_url,
+                feature_quantities=wish.feature_quantities,
+                idempotency_key=attempt.key,
+            )
+        except Uncertain:
+            _put(self._unknown, signature, attempt)
+            if not await self._was_bought_after_all(runtime, customer, wish, attempt.since_ms):
+                raise
+            result = AttachResult(customer_id=customer.id)
+        self._unknown.pop(signature, None)
+        if result.required_action is None:
+            _put(self._answered, signature, (result, now + (_KEY_SECONDS if wish.key else _DOUBLE_CLICK_SECONDS)))
+        return result
+
+    async def _was_bought_after_all(self, runtime: Runtime, customer: Customer, wish: Wish, since_ms: int) -> bool:
+        try:
+            record = await _record(runtime, customer, wish)
+        except (Unavailable, RequestRejected):
+            return False
+        return _has_bought(record, wish, since_ms=since_ms)
+
+
+async def _record(runtime: Runtime, customer: Customer, wish: Wish) -> CustomerRecord | EntityRecord:
+    if wish.entity_id is None:
+        return await runtime.customers.record(customer)
+    await runtime.customers.exists(customer)
+    return await runtime.client.front_end.entities.get(customer.id, wish.entity_id)
+
+
+def _has_bought(record: CustomerRecord | EntityRecord, wish: Wish, *, since_ms: int) -> bool:
+    """Tell whether the record shows the plan, begun since. An entity's record also shows the plans of its customer."""
+    bought: list[Subscription | Purchase] = [*record.subscriptions, *record.purchases]
+    level = "customer" if wish.entity_id is None else "entity"
+    return any(
+        one.plan_id == wish.plan_id and one.scope in {None, level} and (one.started_at or 0) >= since_ms
+        for one in bought
+    )
+
+
+def _put(memory: dict[str, _V], signature: str, value: _V) -> None:
+    memory.pop(signature, None)
+    memory[signature] = value
+    if len(memory) > _REMEMBERED:
+        del memory[next(iter(memory))]
