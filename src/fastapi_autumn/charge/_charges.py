@@ -253,7 +253,7 @@ class Charges:
             properties=ledger.opening(entry.charge_id, model=model, charging=entry.charging, given=properties),
             with_preview=True,
             idempotency_key=entry.key,
-            **way.ask(entry, expires_at=self._outbox.autumn_now() + ttl_ms),
+            **way.ask(entry, expires_at=self._outbox.now() + ttl_ms),
         )
 
     def _entry(
@@ -269,7 +269,7 @@ class Charges:
             cost=Decimal(0),
             reason="the process died",
             charging=charging,
-            created_at=self._outbox.autumn_now(),
+            created_at=self._outbox.now(),
         )
 
     def _unverified(self, entry: Entry, customer: Customer, model: str, error: Unavailable) -> Charge:

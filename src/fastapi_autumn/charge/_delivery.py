@@ -20,7 +20,7 @@ from fastapi_autumn.errors import (
     Unavailable,
     Uncertain,
 )
-from fastapi_autumn.models import Event, TrackResult
+from fastapi_autumn.models import Customer, Event, TrackResult
 from fastapi_autumn.settings import AutumnSettings
 from fastapi_autumn.settlement import Entry, ledger
 from fastapi_autumn.settlement import entry as rule
@@ -85,7 +85,7 @@ class Delivery:
         """Do what `entry` needs, as far as that is possible now, and return what is left of it."""
         from fastapi_autumn.settlement.sender import Result  # noqa: PLC0415 - see `fastapi_autumn.settlement`
 
-        entry = rule.in_doubt(entry, self._machine.wall_ms())
+        entry = rule.in_doubt(entry, self._now())
         try:
             while not isinstance(step := rule.next_step(entry), Done):
                 entry = await self._take(step, entry)
@@ -121,11 +121,23 @@ class Delivery:
             )
         return list(found.values())
 
+    def _now(self) -> int:
+        """Return the time of day in ms by Autumn's clock, as `Outbox.now` does."""
+        return self._machine.wall_ms() + self._client.clock_offset_ms
+
     # One step at Autumn. Each returns the entry with what is known then, or raises `_Waits` or `_Short`.
 
     async def _take(self, step: rule.Step, entry: Entry) -> Entry:
         try:
-            return await self._perform(step, entry)
+            try:
+                return await self._perform(step, entry)
+            except CustomerNotFound:
+                if not entry.cost:
+                    # Whatever was taken was deleted together with the customer.
+                    return replace(entry, taken=Decimal(0), held=False, to_grant=Decimal(0), doubt=Doubt.NONE)
+                # Served while Autumn could not be asked, and never heard of there.
+                await self._client.customers.get_or_create(Customer(entry.customer_id))
+                return await self._perform(step, entry)
         except Unavailable as error:
             acted = isinstance(step, Track | Finalize) and isinstance(error, Uncertain)
             left = rule.attempt_unknown(entry) if acted else entry
@@ -133,9 +145,6 @@ class Delivery:
         except RequestRejected as error:
             if error.status in _KEY_PROBLEMS:
                 raise _Waits(self._again(entry, error, after=None)) from error
-            if isinstance(error, CustomerNotFound) and not entry.cost:
-                # Whatever was taken was deleted together with the customer.
-                return replace(entry, taken=Decimal(0), held=False, doubt=Doubt.NONE)
             raise _Short(entry, f"Autumn refuses it: {error}") from error
 
     async def _perform(self, step: rule.Step, entry: Entry) -> Entry:
@@ -157,7 +166,7 @@ class Delivery:
 
     async def _seal(self, key: str, entry: Entry) -> Entry:
         in_use = await self._is_in_use(key, entry)
-        now = self._machine.wall_ms()
+        now = self._now()
         return self._when_due(rule.sealed(entry, in_use=in_use, delay_ms=self._event_delay_ms, now=now))
 
     async def _is_in_use(self, key: str, entry: Entry) -> bool:
@@ -179,10 +188,12 @@ class Delivery:
         if not rule.has_effect(entry, shown):
             # A sum may lag behind the log itself, and nothing is given up for lost on the word of a sum.
             shown = await self._net_by_the_log(entry)
+        # Before the first answer nobody knows how wrong this machine's clock is, so a look may have come too early.
+        self._when_due(entry)
         if entry.doubt is not Doubt.IN_USE:
             return rule.looked(entry, shown)
         in_use = await self._is_in_use(entry.key, entry)
-        now = self._machine.wall_ms()
+        now = self._now()
         again = rule.sealed_again(entry, in_use=in_use, shown=shown, delay_ms=self._event_delay_ms, now=now)
         return self._when_due(again)
 
@@ -204,7 +215,7 @@ class Delivery:
         raise _Short(left, f"Autumn was asked to move {value} credits and did not move {missing} of them")
 
     async def _grant(self, value: Decimal, feature_id: str, entry: Entry) -> Entry:
-        if self._machine.wall_ms() - entry.created_at > rule.STALE_MS:
+        if self._now() - entry.created_at > rule.STALE_MS:
             # Nothing proves any more that an earlier attempt did not grant it.
             raise _Short(entry, f"{value} of {feature_id} could not be granted anew in time")
         await self._client.balances.grant(
@@ -229,12 +240,12 @@ class Delivery:
             if error.status in _KEY_PROBLEMS:
                 raise
             # Whatever Autumn's reason: there is no hold to finalize. What has become of it is in the log.
-            now = self._machine.wall_ms()
+            now = self._now()
             return self._when_due(rule.finalize_refused(entry, delay_ms=self._event_delay_ms, now=now))
         return replace(entry, held=False, taken=value, key_number=entry.key_number + 1)
 
     def _when_due(self, entry: Entry) -> Entry:
-        if entry.due_at > self._machine.wall_ms():
+        if entry.due_at > self._now():
             raise _Waits(entry)
         return entry
 
@@ -246,7 +257,7 @@ class Delivery:
             pause = min(after, _LONGEST_RETRY_AFTER_SECONDS) * 1000 + _FIRST_BACKOFF_MS * jitter
         if isinstance(error, RateLimited):
             attempts = entry.attempts
-        return replace(entry, attempts=attempts, due_at=self._machine.wall_ms() + int(pause), last_error=str(error))
+        return replace(entry, attempts=attempts, due_at=self._now() + int(pause), last_error=str(error))
 
     # What the log says.
 
@@ -257,7 +268,7 @@ class Delivery:
             entry.feature_id,
             filter_by={ledger.CHARGE_ID: entry.charge_id},
             start=entry.created_at - _LOG_SLACK_MS,
-            end=self._machine.wall_ms() + _LOG_SLACK_MS,
+            end=self._now() + _LOG_SLACK_MS,
         )
         total = sums.total.get(entry.feature_id)
         return Decimal(0) if total is None else total.sum

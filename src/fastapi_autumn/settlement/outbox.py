@@ -78,11 +78,10 @@ class Outbox:
         self._committing = False
 
     def now(self) -> int:
-        """Return this machine's time of day in ms."""
-        return self._machine.wall_ms()
+        """Return the time of day in ms by Autumn's clock, as far as that is known.
 
-    def autumn_now(self) -> int:
-        """Return the time of day in ms by Autumn's clock, for what Autumn or other machines compare with theirs."""
+        Whatever is stored is by this clock, because other machines, and Autumn itself, compare it with theirs.
+        """
         return self._machine.wall_ms() + self._clock_offset_ms()
 
     # The hot path: nothing below this line waits, and nothing in it can fail.
@@ -233,7 +232,7 @@ class Outbox:
             beat=self._beat,
             confirmed=self._confirmed,
             complete_to=self._number,
-            seen_at=self.autumn_now(),
+            seen_at=self.now(),
             changes=taken.changes,
             former_id=self._former_id,
         )

@@ -124,7 +124,7 @@ class Rescuer:
         }
         if not self._outbox.shows_life:
             return []
-        long_ago = self._outbox.autumn_now() - _CERTAIN_SILENCE_MS - int(self._silence * 1000)
+        long_ago = self._outbox.now() - _CERTAIN_SILENCE_MS - int(self._silence * 1000)
         return [
             worker
             for worker in others
