@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,15 @@ def test_files_are_short(file: Path) -> None:
 def test_an_exception_is_still_needed(name: str) -> None:
     """When a file has become short its exception goes."""
     assert len((ROOT / name).read_text().splitlines()) > LONGEST
+
+
+@pytest.mark.parametrize("kind", ["class", "file"])
+def test_no_name_is_used_twice(kind: str) -> None:
+    """In the tests one name means one thing: whoever searches for it, or reads it in a report, finds the one."""
+    files = [file for file in TESTS if file.name != "conftest.py"]
+    if kind == "file":
+        names = [file.name for file in files]
+    else:
+        trees = [ast.parse(file.read_text()) for file in TESTS]
+        names = [node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
+    assert sorted(name for name, count in Counter(names).items() if count > 1) == []

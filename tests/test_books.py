@@ -21,7 +21,7 @@ from fastapi_autumn.errors import AmountError, ConfigurationError, InsufficientC
 from service import Service
 
 
-class Ask(BaseModel):
+class Question(BaseModel):
     model: str
     how: str = "succeeds"
 
@@ -36,7 +36,7 @@ def service_with_outcomes(tmp_path: Any, **options: Any) -> Service:
         yield b"last"
 
     @service.app.post("/ai/chat")
-    async def chat(ask: Ask, charge: ModelCharge) -> Any:
+    async def chat(ask: Question, charge: ModelCharge) -> Any:
         match ask.how:
             case "raises":
                 raise ValueError(ask.how)

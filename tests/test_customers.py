@@ -18,7 +18,7 @@ AT_ONCE_BY_DEFAULT = 208
 ADA = Customer("ada", name="Ada", email="ada@private.example")
 
 
-class Autumn:
+class CustomersOnly:
     """A transport that knows customers; `hold` keeps its answers back, `failure` is what it does instead."""
 
     def __init__(self) -> None:
@@ -42,22 +42,22 @@ class Autumn:
 
 
 @pytest.fixture
-def autumn() -> Autumn:
-    return Autumn()
+def autumn() -> CustomersOnly:
+    return CustomersOnly()
 
 
-def known(autumn: Autumn, *, ttl: float = 0.0) -> KnownCustomers:
+def known(autumn: CustomersOnly, *, ttl: float = 0.0) -> KnownCustomers:
     settings = AutumnSettings(_env_file=None, max_retries=0)
     return KnownCustomers(AutumnClient(settings, transport=autumn, secret_key="am_sk_test_secret"), ttl=ttl)
 
 
-async def test_sends_what_the_application_knows(autumn: Autumn) -> None:
+async def test_sends_what_the_application_knows(autumn: CustomersOnly) -> None:
     """Name and email go with the id, so that Autumn can fill them in."""
     await known(autumn).exists(ADA)
     assert autumn.asked == [{"customer_id": "ada", "name": "Ada", "email": "ada@private.example"}]
 
 
-async def test_many_at_once_for_one_customer_are_one_call(autumn: Autumn) -> None:
+async def test_many_at_once_for_one_customer_are_one_call(autumn: CustomersOnly) -> None:
     """The first requests of a new customer often come together; all of them wait for the same answer."""
     registry = known(autumn)
     autumn.hold.clear()
@@ -69,7 +69,7 @@ async def test_many_at_once_for_one_customer_are_one_call(autumn: Autumn) -> Non
     assert len(autumn.asked) == 1
 
 
-async def test_customers_do_not_wait_for_each_other(autumn: Autumn) -> None:
+async def test_customers_do_not_wait_for_each_other(autumn: CustomersOnly) -> None:
     """One call per customer, all at the same time."""
     registry = known(autumn)
     autumn.hold.clear()
@@ -80,7 +80,7 @@ async def test_customers_do_not_wait_for_each_other(autumn: Autumn) -> None:
     await asyncio.gather(*waiting)
 
 
-async def test_one_who_leaves_does_not_take_the_others_along(autumn: Autumn) -> None:
+async def test_one_who_leaves_does_not_take_the_others_along(autumn: CustomersOnly) -> None:
     """A cancelled request must not cancel the creation that other requests wait for."""
     registry = known(autumn)
     autumn.hold.clear()
@@ -94,7 +94,7 @@ async def test_one_who_leaves_does_not_take_the_others_along(autumn: Autumn) -> 
     assert registry.has_seen(ADA)
 
 
-async def test_a_new_customer_is_waited_for_and_a_known_one_is_not(autumn: Autumn) -> None:
+async def test_a_new_customer_is_waited_for_and_a_known_one_is_not(autumn: CustomersOnly) -> None:
     """The critical path has the creation on it once; afterwards it runs beside the request."""
     registry = known(autumn)
     assert not registry.has_seen(ADA)
@@ -108,7 +108,7 @@ async def test_a_new_customer_is_waited_for_and_a_known_one_is_not(autumn: Autum
     await registry.drain()
 
 
-async def test_confirms_on_every_request_by_default(autumn: Autumn) -> None:
+async def test_confirms_on_every_request_by_default(autumn: CustomersOnly) -> None:
     """Somebody may delete a customer at Autumn; the next request brings them back."""
     registry = known(autumn)
     for _ in range(3):
@@ -117,7 +117,7 @@ async def test_confirms_on_every_request_by_default(autumn: Autumn) -> None:
     assert len(autumn.asked) == 3
 
 
-async def test_a_ttl_spares_confirmations_until_it_ends(autumn: Autumn) -> None:
+async def test_a_ttl_spares_confirmations_until_it_ends(autumn: CustomersOnly) -> None:
     """Within the time nothing is asked and no task is made; after it, one confirmation is."""
     registry = known(autumn, ttl=0.05)
     await registry.exists(ADA)
@@ -129,7 +129,7 @@ async def test_a_ttl_spares_confirmations_until_it_ends(autumn: Autumn) -> None:
     assert len(autumn.asked) == 2
 
 
-async def test_a_forgotten_customer_is_new(autumn: Autumn) -> None:
+async def test_a_forgotten_customer_is_new(autumn: CustomersOnly) -> None:
     """When a check says that there is no such customer, neither a time nor a memory stands in the way."""
     registry = known(autumn, ttl=60)
     await registry.exists(ADA)
@@ -140,7 +140,7 @@ async def test_a_forgotten_customer_is_new(autumn: Autumn) -> None:
     assert len(autumn.asked) == 2
 
 
-async def test_record_asks_even_where_a_confirmation_is_recent(autumn: Autumn) -> None:
+async def test_record_asks_even_where_a_confirmation_is_recent(autumn: CustomersOnly) -> None:
     """A balance on a page has to be the one of now."""
     registry = known(autumn, ttl=60)
     await registry.exists(ADA)
@@ -148,7 +148,7 @@ async def test_record_asks_even_where_a_confirmation_is_recent(autumn: Autumn) -
     assert len(autumn.asked) == 2
 
 
-async def test_memory_is_bounded(autumn: Autumn, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_memory_is_bounded(autumn: CustomersOnly, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those confirmed longest ago go first, so a flood of ids costs round trips and not memory."""
     monkeypatch.setattr(customers, "_REMEMBERED", 3)
     registry = known(autumn)
@@ -161,7 +161,7 @@ async def test_memory_is_bounded(autumn: Autumn, monkeypatch: pytest.MonkeyPatch
 
 
 async def test_a_failed_creation_reaches_whoever_waits_and_the_next_one_tries_again(
-    autumn: Autumn, caplog: pytest.LogCaptureFixture
+    autumn: CustomersOnly, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nobody goes on with a customer who does not exist, and a failure is not remembered."""
     registry = known(autumn)
@@ -185,7 +185,7 @@ async def test_a_failed_creation_reaches_whoever_waits_and_the_next_one_tries_ag
     ids=["no answer", "rejected", "unexpected"],
 )
 async def test_a_failed_confirmation_is_logged_and_hurts_nobody(
-    failure: Exception | Answer, autumn: Autumn, caplog: pytest.LogCaptureFixture
+    failure: Exception | Answer, autumn: CustomersOnly, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The request of a known customer goes on; the log says what happened, and not who it is."""
     registry = known(autumn)
@@ -200,7 +200,9 @@ async def test_a_failed_confirmation_is_logged_and_hurts_nobody(
     assert "private.example" not in caplog.text
 
 
-async def test_a_bug_in_a_confirmation_is_not_swallowed(autumn: Autumn, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_bug_in_a_confirmation_is_not_swallowed(
+    autumn: CustomersOnly, caplog: pytest.LogCaptureFixture
+) -> None:
     """What is no failure of Autumn comes with its traceback."""
     registry = known(autumn)
     await registry.exists(ADA)
@@ -212,14 +214,14 @@ async def test_a_bug_in_a_confirmation_is_not_swallowed(autumn: Autumn, caplog: 
     assert "RuntimeError: a bug" in caplog.text
 
 
-async def test_a_rejected_customer_is_told_to_the_caller(autumn: Autumn) -> None:
+async def test_a_rejected_customer_is_told_to_the_caller(autumn: CustomersOnly) -> None:
     """Autumn's reason comes out, so that an application can correct what it sends."""
     autumn.failure = Answer(400, {}, b'{"code": "invalid_inputs", "message": "email: Invalid email"}')
     with pytest.raises(RequestRejected, match="email: Invalid email"):
         await known(autumn).exists(ADA)
 
 
-async def test_drain_waits_for_what_is_under_way(autumn: Autumn) -> None:
+async def test_drain_waits_for_what_is_under_way(autumn: CustomersOnly) -> None:
     """A shutdown lets confirmations finish, and has nothing to do where there are none."""
     registry = known(autumn)
     await registry.drain()
@@ -234,7 +236,9 @@ async def test_drain_waits_for_what_is_under_way(autumn: Autumn) -> None:
     assert task.done()
 
 
-async def test_a_cancelled_confirmation_leaves_nothing_behind(autumn: Autumn, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_cancelled_confirmation_leaves_nothing_behind(
+    autumn: CustomersOnly, caplog: pytest.LogCaptureFixture
+) -> None:
     """An event loop that ends cancels its tasks; that is no failure to log."""
     registry = known(autumn)
     autumn.hold.clear()
@@ -247,7 +251,7 @@ async def test_a_cancelled_confirmation_leaves_nothing_behind(autumn: Autumn, ca
     assert (registry._under_way, registry.has_seen(ADA), caplog.records) == ({}, False, [])
 
 
-async def test_every_request_of_a_known_customer_begins_its_own_confirmation(autumn: Autumn) -> None:
+async def test_every_request_of_a_known_customer_begins_its_own_confirmation(autumn: CustomersOnly) -> None:
     """No line and no few at a time: each call is on its way at once, and each is answered for."""
     registry = known(autumn)
     crowd = [Customer(f"customer-{number}") for number in range(300)]
@@ -267,7 +271,7 @@ async def test_every_request_of_a_known_customer_begins_its_own_confirmation(aut
 
 
 async def test_requests_wait_where_confirmations_cannot_keep_up(
-    autumn: Autumn, monkeypatch: pytest.MonkeyPatch
+    autumn: CustomersOnly, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Instead of piling up or being left out, a confirmation too many holds up its own request, and that one only."""
     monkeypatch.setattr(customers, "_AT_ONCE", 3)
@@ -288,7 +292,7 @@ async def test_requests_wait_where_confirmations_cannot_keep_up(
     assert len(autumn.asked) == 5
 
 
-async def test_reads_no_more_of_a_confirmation_than_whom_it_names(autumn: Autumn) -> None:
+async def test_reads_no_more_of_a_confirmation_than_whom_it_names(autumn: CustomersOnly) -> None:
     """That the customer exists is known without a look at plans and balances, and not without the name."""
     registry = known(autumn)
     autumn.failure = Answer(200, {}, b'{"id": "ada", "balances": "not as documented"}')
@@ -302,7 +306,7 @@ async def test_reads_no_more_of_a_confirmation_than_whom_it_names(autumn: Autumn
 
 
 @pytest.mark.parametrize("state", ["up", "down", "hanging"])
-async def test_drain_ends_within_its_bound_whatever_autumn_does(autumn: Autumn, state: str) -> None:
+async def test_drain_ends_within_its_bound_whatever_autumn_does(autumn: CustomersOnly, state: str) -> None:
     """A thousand known customers are being confirmed when the process stops, and nothing is left of it afterwards."""
     registry = known(autumn)
     crowd = [Customer(f"customer-{number}") for number in range(1_000)]
@@ -329,7 +333,7 @@ async def test_drain_ends_within_its_bound_whatever_autumn_does(autumn: Autumn, 
     await asyncio.gather(*requests)
 
 
-async def test_an_outage_does_not_fill_the_log(autumn: Autumn, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_outage_does_not_fill_the_log(autumn: CustomersOnly, caplog: pytest.LogCaptureFixture) -> None:
     """A thousand requests during an outage have one thing to say."""
     registry = known(autumn)
     await registry.exists(ADA)

@@ -125,7 +125,7 @@ class Named(BaseUser):
         return self.key
 
 
-class Backend(AuthenticationBackend):
+class OneUserBackend(AuthenticationBackend):
     """Signs everybody in as the same user."""
 
     def __init__(self, user: BaseUser) -> None:
@@ -139,7 +139,7 @@ class Backend(AuthenticationBackend):
 async def test_identity_of_starlettes_user_pays(tmp_path, user, paid_by):
     """The `identity` of `request.user` pays, and the user name of a SimpleUser, which has nothing else."""
     service = paying_service(tmp_path, identify=from_request_user)
-    service.app.add_middleware(AuthenticationMiddleware, backend=Backend(user))
+    service.app.add_middleware(AuthenticationMiddleware, backend=OneUserBackend(user))
     async with service.calling() as client:
         assert (await client.post("/ai/chat", json={"model": "large"})).json() == paid_by
 
@@ -147,7 +147,7 @@ async def test_identity_of_starlettes_user_pays(tmp_path, user, paid_by):
 async def test_display_name_is_no_identity(tmp_path):
     """Two users may share a display name, so a user without an `identity` is an error and pays nothing."""
     service = paying_service(tmp_path, identify=from_request_user)
-    service.app.add_middleware(AuthenticationMiddleware, backend=Backend(Named(None)))
+    service.app.add_middleware(AuthenticationMiddleware, backend=OneUserBackend(Named(None)))
     async with service.calling() as client:
         assert (await client.post("/ai/chat", json={"model": "large"})).status_code == 500
         assert (await service.autumn.client.customers.list()).list == ()

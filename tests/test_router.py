@@ -144,7 +144,7 @@ async def test_unreachable_autumn_is_503(tmp_path):
         assert response.headers["retry-after"] == "1"
 
 
-class Backend(AuthenticationBackend):
+class HeaderBackend(AuthenticationBackend):
     """Takes the header for the user."""
 
     async def authenticate(self, conn: Any) -> Any:
@@ -156,7 +156,7 @@ def test_request_user_is_the_default(tmp_path):
     """Without `customer`, Starlette's authenticated user is the customer, and nobody is a 401."""
     service = Service(tmp_path)
     service.app.include_router(service.autumn.router())
-    service.app.add_middleware(AuthenticationMiddleware, backend=Backend())
+    service.app.add_middleware(AuthenticationMiddleware, backend=HeaderBackend())
     with TestClient(service.app) as client:
         assert client.get("/billing/customer", headers={"x-user": "ada"}).json()["id"] == "ada"
         assert client.get("/billing/customer").status_code == 401

@@ -73,7 +73,7 @@ class Time:
         return self.now
 
 
-class Autumn(httpx.AsyncClient):
+class EmulatorClient(httpx.AsyncClient):
     """Calls operations of an emulator by name."""
 
     def __init__(self, emulator: Emulator, key: str = EMULATOR_KEY) -> None:
@@ -112,8 +112,8 @@ def emulator(time: Time) -> Emulator:
 
 
 @pytest.fixture
-async def autumn(emulator: Emulator) -> AsyncIterator[Autumn]:
+async def autumn(emulator: Emulator) -> AsyncIterator[EmulatorClient]:
     """A client of an emulator that has one customer, ann, on the free plan with 50 credits."""
-    async with Autumn(emulator) as client:
+    async with EmulatorClient(emulator) as client:
         await client.ok("customers.get_or_create", customer_id="ann")
         yield client

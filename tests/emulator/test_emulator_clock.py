@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from emulator.conftest import CATALOG, START, Autumn
+from emulator.conftest import CATALOG, START, EmulatorClient
 from fastapi_autumn.emulator import Emulator
 from fastapi_autumn.emulator._clock import DAY, add_interval, next_after
 
@@ -57,7 +57,7 @@ async def test_workers_share_time_customers_and_catalog(tmp_path):
     """Two emulators on one file see one clock, one catalog and one balance."""
     path, now = tmp_path / "deep" / "emulator.db", lambda: START
     one, two = Emulator(path, catalog=CATALOG, clock=now), Emulator(path, catalog=CATALOG, clock=now)
-    async with Autumn(one) as first, Autumn(two) as second:
+    async with EmulatorClient(one) as first, EmulatorClient(two) as second:
         await first.ok("customers.get_or_create", customer_id="ann")
         await second.ok("balances.track", customer_id="ann", feature_id="usage", value=20)
         assert await first.remaining() == 30
@@ -74,12 +74,12 @@ async def test_everything_survives_a_restart(tmp_path):
     """A new emulator on an old file goes on where the old one stopped, and does not seed again."""
     path = tmp_path / "emulator.db"
     before = Emulator(path, catalog=CATALOG)
-    async with Autumn(before) as client:
+    async with EmulatorClient(before) as client:
         await client.ok("customers.get_or_create", customer_id="ann")
         await client.ok("plans.update", plan_id="pro", name="Professional")
     before.close()
     after = Emulator(path, catalog=CATALOG)
-    async with Autumn(after) as client:
+    async with EmulatorClient(after) as client:
         assert await client.remaining() == 50
         assert (await client.ok("plans.get", plan_id="pro"))["name"] == "Professional"
     after.close()
@@ -90,14 +90,14 @@ def test_callers_on_several_threads_take_turns(emulator):
 
     def use():
         async def run():
-            async with Autumn(emulator) as client:
+            async with EmulatorClient(emulator) as client:
                 for _ in range(10):
                     await client.ok("balances.track", customer_id="ann", feature_id="usage")
 
         asyncio.run(run())
 
     async def prepare():
-        async with Autumn(emulator) as client:
+        async with EmulatorClient(emulator) as client:
             await client.ok("customers.get_or_create", customer_id="ann")
 
     asyncio.run(prepare())
@@ -105,7 +105,7 @@ def test_callers_on_several_threads_take_turns(emulator):
         list(pool.map(lambda _: use(), range(4)))
 
     async def left():
-        async with Autumn(emulator) as client:
+        async with EmulatorClient(emulator) as client:
             return await client.remaining()
 
     assert asyncio.run(left()) == 10

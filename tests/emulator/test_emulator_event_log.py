@@ -2,7 +2,7 @@
 
 import pytest
 
-from emulator.conftest import CATALOG, Autumn, Time
+from emulator.conftest import CATALOG, EmulatorClient, Time
 from fastapi_autumn.emulator import Emulator
 
 
@@ -11,7 +11,7 @@ async def late():
     """An emulator whose event log waits as Autumn's does, with its clock and a client."""
     time = Time()
     emulator = Emulator(":memory:", catalog=CATALOG, clock=time, event_quiet_ms=350)
-    async with Autumn(emulator) as client:
+    async with EmulatorClient(emulator) as client:
         await client.ok("customers.get_or_create", customer_id="ann")
         yield client, time
     emulator.close()

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import uvicorn
 
-from emulator.conftest import CATALOG, Autumn
+from emulator.conftest import CATALOG, EmulatorClient
 from fastapi_autumn.emulator import EMULATOR_KEY, Emulator, Fault
 
 TAKE = {"customer_id": "ann", "feature_id": "usage", "required_balance": 5, "send_event": True}
@@ -118,7 +118,7 @@ async def test_workers_share_faults(tmp_path):
     """A fault that is to hit once hits one call, whichever worker gets it."""
     one, two = (Emulator(tmp_path / "e.db", catalog=CATALOG) for _ in range(2))
     one.faults.add("customers.get_or_create", Fault(kind="fail", times=1))
-    async with Autumn(two) as second, Autumn(one) as first:
+    async with EmulatorClient(two) as second, EmulatorClient(one) as first:
         statuses = [
             (await client.call("customers.get_or_create", customer_id="ann")).status_code for client in (second, first)
         ]
@@ -199,7 +199,7 @@ async def test_a_probability_without_a_seed_is_the_machine_s(time):
     numbers = itertools.count()
     emulator = Emulator(":memory:", catalog=CATALOG, machine=Machine())
     emulator.faults.add("customers.get_or_create", Fault(kind="fail", probability=0.5))
-    async with Autumn(emulator) as client:
+    async with EmulatorClient(emulator) as client:
         first = await client.call("customers.get_or_create", customer_id="ann")
         second = await client.call("customers.get_or_create", customer_id="ann")
     emulator.close()

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from emulator.conftest import Autumn
+from emulator.conftest import EmulatorClient
 from fastapi_autumn.emulator import EMULATOR_KEY
 
 VERIFIER = "a-verifier-that-only-the-program-knows-0123456789"
@@ -26,7 +26,7 @@ REQUEST = {
 async def test_keys_can_be_rotated(emulator, autumn):
     """A second key works beside the first one, and goes on when the first is revoked."""
     emulator.add_key("am_sk_live_second")
-    async with Autumn(emulator, "am_sk_live_second") as second:
+    async with EmulatorClient(emulator, "am_sk_live_second") as second:
         assert (await second.ok("customers.get", customer_id="ann"))["env"] == "live"
         emulator.revoke_key(EMULATOR_KEY)
         refused = await autumn.call("customers.get", customer_id="ann")
@@ -42,7 +42,7 @@ def test_only_keys_of_autumn_s_form_can_be_added(emulator):
 
 async def test_a_publishable_key_reaches_its_few_routes(emulator, autumn):
     """A key that anybody can read in a browser may look and not touch."""
-    async with Autumn(emulator, "am_pk_test_emulator") as browser:
+    async with EmulatorClient(emulator, "am_pk_test_emulator") as browser:
         assert (await browser.get("/v1/products")).status_code == 200
         assert (await browser.get("/v1/customers/ann")).json()["id"] == "ann"
         body = {"customer_id": "ann", "feature_id": "usage"}
@@ -81,7 +81,10 @@ async def test_the_command_line_signs_in(browser, emulator):
     assert answer["state"] == "xyz"
     access = (await exchange(browser, answer["code"])).json()["access_token"]
     keys = (await browser.post("/cli/api-keys", headers={"authorization": f"Bearer {access}"})).json()
-    async with Autumn(emulator, keys["sandbox_key"]) as sandbox, Autumn(emulator, keys["prod_key"]) as live:
+    async with (
+        EmulatorClient(emulator, keys["sandbox_key"]) as sandbox,
+        EmulatorClient(emulator, keys["prod_key"]) as live,
+    ):
         assert (await sandbox.get("/v1/organization/me")).json()["env"] == "sandbox"
         assert (await live.get("/v1/organization/me")).json()["env"] == "live"
 

@@ -9,7 +9,7 @@ from time import process_time
 
 import pytest
 
-from emulator.conftest import CATALOG, START, Autumn
+from emulator.conftest import CATALOG, START, EmulatorClient
 from fastapi_autumn.emulator import Emulator
 
 WORKERS = 4
@@ -20,7 +20,7 @@ def _work(path, job, number, start, answers):
 
     async def run():
         emulator = Emulator(path)
-        async with Autumn(emulator) as autumn:
+        async with EmulatorClient(emulator) as autumn:
             start.wait(30)
             for answer in await asyncio.gather(*(job(autumn, number * 50 + part) for part in range(50))):
                 answers.put(answer)
@@ -69,7 +69,7 @@ def path(tmp_path):
     emulator = Emulator(tmp_path / "emulator.db", catalog=CATALOG)
 
     async def fill():
-        async with Autumn(emulator) as autumn:
+        async with EmulatorClient(emulator) as autumn:
             await autumn.ok("customers.get_or_create", customer_id="ann")
 
     asyncio.run(fill())
@@ -82,7 +82,7 @@ def ask(path, job):
 
     async def run():
         emulator = Emulator(path)
-        async with Autumn(emulator) as autumn:
+        async with EmulatorClient(emulator) as autumn:
             answer = await job(autumn)
         emulator.close()
         return answer
@@ -185,7 +185,7 @@ def test_a_large_file_is_as_quick_as_a_small_one(large, tmp_path):
     big = Emulator(large, clock=ticks)
 
     async def measure(emulator):
-        async with Autumn(emulator) as autumn:
+        async with EmulatorClient(emulator) as autumn:
             await autumn.ok("customers.get_or_create", customer_id="zoe")
             body = {"customer_id": "zoe", "feature_id": "usage"}
             jobs = {

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from emulator.conftest import START, Autumn
+from emulator.conftest import START, EmulatorClient
 from fastapi_autumn.emulator import Emulator, built_in_rates
 
 CATALOG = {
@@ -32,7 +32,7 @@ CATALOG = {
 async def cost(model, rates=built_in_rates, **tokens):
     """Return what a million input tokens of a model take from the balance."""
     emulator = Emulator(":memory:", catalog=CATALOG, rates=rates)
-    async with Autumn(emulator) as autumn:
+    async with EmulatorClient(emulator) as autumn:
         await autumn.ok("customers.get_or_create", customer_id="ann")
         usage = {"input_tokens": 1_000_000, "output_tokens": 0, **tokens}
         answer = await autumn.call("balances.track_tokens", customer_id="ann", model_id=model, **usage)
@@ -69,7 +69,7 @@ async def test_a_price_table_can_be_replaced():
 async def test_prices_come_from_genai_prices_where_it_is_installed():
     """The default table knows models that are not built in."""
     emulator = Emulator(":memory:", catalog=CATALOG)
-    async with Autumn(emulator) as autumn:
+    async with EmulatorClient(emulator) as autumn:
         await autumn.ok("customers.get_or_create", customer_id="ann")
         body = {"customer_id": "ann", "input_tokens": 1_000_000, "output_tokens": 0}
         known = await autumn.ok("balances.track_tokens", model_id="anthropic/claude-opus-4-0", **body)

@@ -16,7 +16,7 @@ from interop.conftest import CATALOG_DATA, DATA
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 
 
-class Autumn:
+class AutumnCommand:
     """This package's command, in a folder of its own."""
 
     def __init__(self, folder: Path, server: Server) -> None:
@@ -35,8 +35,8 @@ class Autumn:
 
 
 @pytest.fixture
-def autumn(tmp_path: Path, server: Server) -> Autumn:
-    return Autumn(tmp_path / "python", server)
+def autumn(tmp_path: Path, server: Server) -> AutumnCommand:
+    return AutumnCommand(tmp_path / "python", server)
 
 
 def _bodies(server: Server) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def _bodies(server: Server) -> dict[str, Any]:
     return {"preview": preview, "update": update}
 
 
-def test_both_push_the_same_bodies(atmn: Atmn, config: Path, autumn: Autumn, server: Server) -> None:
+def test_both_push_the_same_bodies(atmn: Atmn, config: Path, autumn: AutumnCommand, server: Server) -> None:
     """The same catalog in TypeScript and in Python goes over the wire as the same preview and the same update."""
     shutil.copy(CATALOG_DATA / "pushed_config.py", autumn.config)
 
@@ -58,7 +58,7 @@ def test_both_push_the_same_bodies(atmn: Atmn, config: Path, autumn: Autumn, ser
     assert _bodies(server) == theirs
 
 
-def test_autumn_pulls_what_atmn_pushed(atmn: Atmn, config: Path, autumn: Autumn, server: Server) -> None:
+def test_autumn_pulls_what_atmn_pushed(atmn: Atmn, config: Path, autumn: AutumnCommand, server: Server) -> None:
     """A new file has the catalog that was pushed, and a file that has it already is not touched."""
     assert atmn("push", "--yes").returncode == 0
 
@@ -75,7 +75,7 @@ def test_autumn_pulls_what_atmn_pushed(atmn: Atmn, config: Path, autumn: Autumn,
 @pytest.mark.parametrize(
     "source", [CATALOG_DATA / "pushed_config.py", DATA / "rich_config.py"], ids=lambda path: path.stem
 )
-def test_atmn_pulls_what_autumn_pushed(atmn: Atmn, autumn: Autumn, server: Server, source: Path) -> None:
+def test_atmn_pulls_what_autumn_pushed(atmn: Atmn, autumn: AutumnCommand, server: Server, source: Path) -> None:
     """The file that atmn writes is the catalog that was pushed: atmn finds nothing to push, and sends the same body."""
     shutil.copy(source, autumn.config)
     autumn("push", "--yes")
@@ -93,7 +93,7 @@ def test_atmn_pulls_what_autumn_pushed(atmn: Atmn, autumn: Autumn, server: Serve
 @pytest.mark.parametrize(
     "source", [CATALOG_DATA / "pushed_config.py", DATA / "rich_config.py"], ids=lambda path: path.stem
 )
-def test_both_write_the_same_typescript(atmn: Atmn, autumn: Autumn, server: Server, source: Path) -> None:
+def test_both_write_the_same_typescript(atmn: Atmn, autumn: AutumnCommand, server: Server, source: Path) -> None:
     """`autumn pull --ts` writes the file that `atmn pull` writes, to the letter."""
     shutil.copy(source, autumn.config)
     autumn("push", "--yes")

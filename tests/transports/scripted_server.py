@@ -26,7 +26,7 @@ class Connection:
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
-    server: "Server"
+    server: "ScriptedServer"
 
     async def read_request(self) -> Request:
         """Read one request; IncompleteReadError when the client has left."""
@@ -48,7 +48,7 @@ class Connection:
 
 
 @dataclass
-class Server:
+class ScriptedServer:
     """A server that runs; `connections` counts those that were opened."""
 
     port: int = 0
@@ -71,9 +71,9 @@ async def always(connection: Connection) -> None:
 @asynccontextmanager
 async def serve(
     handler: Handler = always, *, port: int = 0, tls: ssl.SSLContext | None = None
-) -> AsyncIterator[Server]:
+) -> AsyncIterator[ScriptedServer]:
     """Run a server that has `handler` for each connection; leaving closes its connections, as a restart does."""
-    server = Server(scheme="https" if tls else "http")
+    server = ScriptedServer(scheme="https" if tls else "http")
     tasks: set[asyncio.Task[None]] = set()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

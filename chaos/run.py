@@ -44,7 +44,7 @@ WORKERS = 3
 AT_ONCE = 30
 PLENTY = 1_000_000
 DRAIN_SECONDS = 180
-TESTS = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 
 FAULTS: dict[str, dict[str, Any]] = {
     "500": {"operation": "*", "kind": "fail", "status": 500, "probability": 0.006},
@@ -191,7 +191,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def process(module: str, *arguments: object) -> Any:
-    environment = os.environ | {"PYTHONPATH": str(TESTS), "PYTHONWARNINGS": "ignore"}
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, "-m", module, *map(str, arguments)]
     started = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)
     try:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS
 
-from emulator.conftest import Autumn
+from emulator.conftest import EmulatorClient
 from fastapi_autumn.emulator import EMULATOR_KEY, Emulator
 
 EXAMPLES = 30
@@ -80,7 +80,7 @@ def emulator():
     built = Emulator(":memory:", catalog=CATALOG)
 
     async def fill():
-        async with Autumn(built) as autumn:
+        async with EmulatorClient(built) as autumn:
             for name in KNOWN["customer_id"]:
                 await autumn.ok("customers.get_or_create", customer_id=name)
                 await autumn.ok("entities.create", customer_id=name, entity_id="seat", feature_id="seats")

@@ -1,0 +1,1 @@
+"""Thousands of calls while everything breaks, and then the books: `make chaos`."""
