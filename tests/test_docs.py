@@ -58,6 +58,12 @@ def test_programs_run(page, tmp_path):
         assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
+def test_operations_are_those_of_the_client():
+    """The table of operations is the one that the script writes from the client and Autumn's contract."""
+    page = (ROOT / "docs" / "client.md").read_text()
+    assert script("client_reference").with_reference(page) == page, "run scripts/client_reference.py"
+
+
 def test_settings_are_those_of_the_code():
     """The table of settings is the one that the script writes from AutumnSettings."""
     page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from fastapi_autumn import Autumn, AutumnSettings
+from fastapi_autumn import Autumn, AutumnClient, AutumnSettings
 from fastapi_autumn.errors import ConfigurationError
 
 EXAMPLE = Path(__file__).parents[1] / ".env.example"
@@ -263,12 +263,46 @@ def test_is_frozen() -> None:
         settings.timeout = 1  # type: ignore[misc] # the point of the test
 
 
-def test_the_example_file_works_as_it_is() -> None:
-    """`.env.example`, copied to `.env`, is a set-up that starts."""
+def test_the_example_file_is_safe_to_copy() -> None:
+    """`.env.example`, copied to production as it is, serves nobody: it has neither a key nor an emulator."""
     shutil.copy(EXAMPLE, ".env")
     settings = AutumnSettings.load()
-    settings.require_backend()
-    assert settings.emulator
+    assert not settings.emulator
+    with pytest.raises(ConfigurationError, match="AUTUMN_SECRET_KEY is not set"):
+        settings.require_backend()
+
+
+@pytest.mark.parametrize(
+    ("url", "safe"),
+    [
+        ("https://api.useautumn.com", True),
+        ("http://localhost:8080", True),
+        ("http://127.0.0.1:8080", True),
+        ("http://127.1.2.3", True),
+        ("http://[::1]:8080", True),
+        ("http://api.useautumn.com", False),
+        ("http://10.0.0.5:8080", False),
+        ("http://autumn", False),
+        ("http://localhost.example.com", False),
+    ],
+)
+def test_a_live_key_travels_encrypted(url: str, safe: bool) -> None:
+    """Over http it goes to this machine only, whether an application, the command or a client of its own sends it."""
+    settings = AutumnSettings(_env_file=None, secret_key=SecretStr(LIVE_KEY), base_url=url)
+    sandbox = settings.model_copy(update={"secret_key": SecretStr(TEST_KEY)})
+    sandbox.require_backend()
+    if safe:
+        settings.require_backend()
+        AutumnClient(settings)
+        return
+    for refused in (
+        settings.require_backend,
+        lambda: AutumnClient(settings),
+        lambda: AutumnClient(sandbox, secret_key=LIVE_KEY),
+    ):
+        with pytest.raises(ConfigurationError, match="AUTUMN_BASE_URL is http") as error:
+            refused()
+        assert LIVE_KEY not in str(error.value)
 
 
 def test_the_example_file_offers_what_there_is() -> None:

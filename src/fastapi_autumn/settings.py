@@ -1,8 +1,10 @@
 """Settings, read from `AUTUMN_*` variables and from `.env`."""
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_core import from_json
@@ -10,7 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from .errors import ConfigurationError
 
-__all__ = ["API_VERSION", "AutumnSettings", "Charging", "OnUnavailable", "WhenCutOff"]
+__all__ = ["API_VERSION", "LIVE_KEYS", "AutumnSettings", "Charging", "OnUnavailable", "WhenCutOff"]
 
 API_VERSION = "2.3.0"
 """The version of Autumn's API whose answers this package reads."""
@@ -18,6 +20,9 @@ API_VERSION = "2.3.0"
 Charging = Literal["deduct", "hold"]
 WhenCutOff = Literal["hold", "deny"]
 OnUnavailable = Literal["deny", "allow"]
+
+LIVE_KEYS = "am_sk_live_"
+"""How a key begins that moves real money."""
 
 _SECRET_KEY = re.compile(r"am_sk_(test|live)_[A-Za-z0-9_-]{6,}")
 _ORIGIN = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[^/?#\s@:\[\]]+)(:(?P<port>[0-9]{1,5}))?")
@@ -149,7 +154,8 @@ class AutumnSettings(BaseSettings):
         """Refuse settings with which no call to Autumn could work, or with which it is unclear which Autumn is meant.
 
         Raises:
-            ConfigurationError: No key and no emulator, or the emulator together with a live key.
+            ConfigurationError: No key and no emulator, the emulator together with a live key, or a live key that would
+                travel unencrypted.
         """
         if self.emulator:
             if self.is_live:
@@ -162,11 +168,33 @@ class AutumnSettings(BaseSettings):
                 "AUTUMN_SECRET_KEY is not set. Put your am_sk_test_... or am_sk_live_... key there "
                 "(environment or .env), or set AUTUMN_EMULATOR=true to run against the emulator, with no key."
             )
+        elif self.is_live:
+            self.require_encryption()
+
+    def require_encryption(self) -> None:
+        """Refuse an address to which a live key would travel for everybody on the way to read.
+
+        Raises:
+            ConfigurationError: `base_url` is http, and not on this machine.
+        """
+        address = urlsplit(self.base_url)
+        if address.scheme == "http" and not _is_this_machine(address.hostname or ""):
+            raise ConfigurationError(
+                "AUTUMN_BASE_URL is http and AUTUMN_SECRET_KEY is a live key: use https, or a proxy on this machine, "
+                "so that nobody on the way can read the key."
+            )
 
     @property
     def is_live(self) -> bool:
         """Whether the key moves real money."""
-        return self.secret_key is not None and self.secret_key.get_secret_value().startswith("am_sk_live_")
+        return self.secret_key is not None and self.secret_key.get_secret_value().startswith(LIVE_KEYS)
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _in_one_sentence_each(error: ValidationError) -> str:

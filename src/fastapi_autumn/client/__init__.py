@@ -10,7 +10,7 @@ from fastapi_autumn.client._calls import Caller, Repeat
 from fastapi_autumn.client._operations import Operations
 from fastapi_autumn.client._pressure import Lane, Limiter
 from fastapi_autumn.errors import ConfigurationError
-from fastapi_autumn.settings import AutumnSettings
+from fastapi_autumn.settings import LIVE_KEYS, AutumnSettings
 from fastapi_autumn.transports import Transport, transport_for
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class AutumnClient(Operations):
             print((await client.customers.get("ada")).balances)
 
     Raises:
-        ConfigurationError: No secret key, or both a client and a transport.
+        ConfigurationError: No secret key, a live key that would travel unencrypted, or both a client and a transport.
     """
 
     def __init__(
@@ -54,6 +54,8 @@ class AutumnClient(Operations):
             raise ConfigurationError("AutumnClient needs a secret key: set AUTUMN_SECRET_KEY.")
         if transport is not None and http_client is not None:
             raise ConfigurationError("AutumnClient takes an http_client or a transport, not both.")
+        if transport is None and key.get_secret_value().startswith(LIVE_KEYS):
+            settings.require_encryption()
         self._owns_transport = transport is None
         self._transport = transport or transport_for(settings, http_client=http_client)
         caller = Caller(
