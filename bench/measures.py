@@ -166,6 +166,13 @@ def drain(plan: Plan, samples: Samples, *, rows: int = 100_000) -> None:
                 samples.add("drain rows/s", name, run_json(command, core=SERVICE_CORE)["rows_per_second"])
 
 
+def start(plan: Plan, samples: Samples) -> None:
+    """What is promised of imports, the command line and the emulator, in milliseconds of one processor."""
+    plan.say("start")
+    for what, milliseconds in run_json(python("bench.seconds"), core=SERVICE_CORE).items():
+        samples.add(f"{what} ms", "this package", milliseconds)
+
+
 MEASURES: dict[str, Callable[[Plan, Samples], None]] = {
     "throughput": throughput,
     "latency": latency,
@@ -174,6 +181,7 @@ MEASURES: dict[str, Callable[[Plan, Samples], None]] = {
     "streams": streams,
     "chunks": chunks,
     "drain": drain,
+    "start": start,
 }
 
 

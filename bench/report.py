@@ -93,6 +93,24 @@ TARGETS = [
         _ratio("journal p50_ms", _FAST, "no-journal"),
         lambda r: r < 1.05,
     ),
+    Target(
+        "the first lines of an application: less than 100 ms more to import",
+        lambda s: s.median("import ms", "this package"),
+        lambda ms: ms < 100,
+        " ms",
+    ),
+    Target(
+        "`autumn --help`: less than 200 ms more than a bare Python",
+        lambda s: s.median("help ms", "this package"),
+        lambda ms: ms < 200,
+        " ms",
+    ),
+    Target(
+        "the emulator: at least 1,500 checks a second",
+        lambda s: 1000 / s.median("check ms", "this package"),
+        lambda rate: rate >= 1500,
+        " /s",
+    ),
 ]
 
 

@@ -31,6 +31,8 @@ EXTRAS = ".[cli,fast,prices,postgres]"
 # The official clients, a browser, the documentation and static analysis say the same on every Python.
 DEPENDS_ON_THE_INTERPRETER = "not interop and not browser and not docs and not static"
 
+BUILD_ON_OURS = {"granian", "hypercorn", "openai", "opentelemetry-sdk", "respx", "schemathesis", "sse-starlette"}
+
 
 @dataclass
 class Run:
@@ -117,7 +119,8 @@ def environment(name: str, python: Path, constraints: Path) -> Path:
 def oldest_constraints() -> Path:
     """Write constraints that hold each direct dependency at the oldest version that pyproject.toml allows.
 
-    The tools of the tests stay where `constraints.txt` has them. What comes with a dependency is left to pip.
+    The tools of the tests stay where `constraints.txt` has them, but for those that build on what is held back. What
+    comes with a dependency is left to pip.
     """
     project = tomllib.loads(PROJECT.read_text())
     requirements = [*project["project"]["dependencies"], *chain(*project["project"]["optional-dependencies"].values())]
@@ -125,7 +128,7 @@ def oldest_constraints() -> Path:
     for requirement in requirements:
         name, version = re.fullmatch(r"([\w-]+)(?:\[\w+\])?>=([\w.]+)", requirement).groups()
         oldest[name] = f"{name}=={version}"
-    tools = {re.match(r"[\w-]+", item)[0] for item in project["dependency-groups"]["test"]} - set(oldest)
+    tools = {re.match(r"[\w-]+", item)[0] for item in project["dependency-groups"]["test"]} - set(oldest) - BUILD_ON_OURS
     pins = [line for line in CONSTRAINTS.read_text().splitlines() if line.partition("==")[0] in tools]
     written = ROOT / ".venv-oldest.txt"
     content = "\n".join([*sorted(oldest.values()), *pins, ""])

@@ -30,12 +30,13 @@ def run(program: str) -> str:
 
 
 def test_the_first_lines_of_an_application_cost_little() -> None:
-    """Less than 100 ms on top of what a FastAPI service with httpx and settings imports anyway.
+    """Importing this package takes less than half of what FastAPI, httpx and settings take in the same process.
 
-    The processor's time of the best of several fresh interpreters, so that a busy machine does not matter.
+    In the processor's time, and in the best of several interpreters: a busy machine only ever adds to it.
     """
-    program = f"import time\n{ANYWAY}\nbegun = time.process_time()\n{FIRST_LINES}\nprint(time.process_time() - begun)"
-    assert any(float(run(program)) < 0.1 for _ in range(5))
+    timed = "import time\nbegun = time.process_time()\n{}\nthen = time.process_time()\n{}\n"
+    program = timed.format(ANYWAY, FIRST_LINES) + "print((time.process_time() - then) / (then - begun))"
+    assert any(float(run(program)) < 0.5 for _ in range(5))
 
 
 @pytest.mark.parametrize("statement", ["import fastapi_autumn", FIRST_LINES, f"{FIRST_LINES}, AutumnClient, Customer"])

@@ -4,7 +4,6 @@ import os
 import pty
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,6 @@ import pytest
 import fastapi_autumn
 from cli.processes import Run, clean_environment
 from fastapi_autumn.cli._app import COMMANDS
-
-_MILLISECONDS_FOR_HELP = 200
 
 
 def test_help_lists_every_command_and_the_exit_codes(autumn: Run) -> None:
@@ -34,21 +31,6 @@ def test_the_line_of_a_command_is_the_first_of_its_own_help(name: str) -> None:
     function = getattr(import_module(f"fastapi_autumn.cli.{module}"), name)
     if callable(function):
         assert (function.__doc__ or "").partition("\n")[0] == line
-
-
-def test_help_answers_within_200_ms_of_a_bare_python(tmp_path: Path) -> None:
-    """Help is as fast as promised: the best of several runs, because a busy machine only ever adds time."""
-    # Measuring coverage would slow down what is measured here.
-    env = {name: value for name, value in clean_environment(tmp_path).items() if not name.startswith("COV")}
-
-    def seconds(*arguments: str) -> float:
-        started = time.perf_counter()
-        subprocess.run([sys.executable, *arguments], env=env, capture_output=True, check=True)
-        return time.perf_counter() - started
-
-    bare = min(seconds("-c", "pass") for _ in range(5))
-    helps = (seconds("-m", "fastapi_autumn.cli", "--help") for _ in range(15))
-    assert any((spent - bare) * 1000 < _MILLISECONDS_FOR_HELP for spent in helps)
 
 
 def test_help_loads_none_of_the_heavy_packages(tmp_path: Path) -> None:
@@ -113,11 +95,20 @@ def test_an_unknown_option_is_wrong_usage(autumn: Run) -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_there_is_a_completion_for_each_shell(shell: str, autumn: Run) -> None:
-    """The shell gets a script that asks the command for what fits."""
-    result = autumn("--show-completion", shell)
+def test_there_is_a_completion_for_each_shell(shell: str, tmp_path: Path) -> None:
+    """The shell that calls the command gets a script that asks the command for what fits."""
+    # Bash under another shell's name: the command looks at the name of the process that started it.
+    command = f"{sys.executable} -m fastapi_autumn.cli --show-completion; exit $?"
+    result = subprocess.run(
+        [shell, "-c", command],
+        executable="/bin/bash",
+        env=clean_environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 0
-    assert "_AUTUMN_COMPLETE" in result.stdout
+    assert f"_AUTUMN_COMPLETE=complete_{shell}" in result.stdout
 
 
 def test_completion_knows_commands_and_their_options(autumn: Run) -> None:
