@@ -128,8 +128,9 @@ def oldest_constraints() -> Path:
     for requirement in requirements:
         name, version = re.fullmatch(r"([\w-]+)(?:\[\w+\])?>=([\w.]+)", requirement).groups()
         oldest[name] = f"{name}=={version}"
-    tools = {re.match(r"[\w-]+", item)[0] for item in project["dependency-groups"]["test"]} - set(oldest) - BUILD_ON_OURS
-    pins = [line for line in CONSTRAINTS.read_text().splitlines() if line.partition("==")[0] in tools]
+    tools = {re.match(r"[\w-]+", item)[0] for item in project["dependency-groups"]["test"]}
+    kept = tools - set(oldest) - BUILD_ON_OURS
+    pins = [line for line in CONSTRAINTS.read_text().splitlines() if line.partition("==")[0] in kept]
     written = ROOT / ".venv-oldest.txt"
     content = "\n".join([*sorted(oldest.values()), *pins, ""])
     if not written.exists() or written.read_text() != content:
