@@ -32,6 +32,7 @@ WRITTEN: dict[str, tuple[str, Any]] = {
     "feature_id": ("tokens", "tokens"),
     "prices": ("prices.toml", Path("prices.toml")),
     "max_body_bytes": ("0", 0),
+    "idempotency_header": ("X-Request-Id", "X-Request-Id"),
     "ensure_ttl": ("30", 30.0),
     "when_cut_off": ("deny", "deny"),
     "charging": ("hold", "hold"),

@@ -75,6 +75,9 @@ _DESCRIPTIONS = {
     HTTPStatus.UNAUTHORIZED: "`not_authenticated`: the caller has not been identified.",
     HTTPStatus.PAYMENT_REQUIRED: "`insufficient_credits`: the balance does not cover this call.",
     HTTPStatus.FORBIDDEN: "`not_entitled`: the plan does not include this call.",
+    HTTPStatus.CONFLICT: (
+        "`in_progress` or `already_answered`: what became of an earlier attempt under the same `Idempotency-Key`."
+    ),
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "`body_too_large`: the request's body is larger than the service allows.",
     HTTPStatus.SERVICE_UNAVAILABLE: "`billing_unavailable`: the balance could not be checked; see `Retry-After`.",
 }
@@ -87,7 +90,9 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 """For `responses=` of a router or route, where the document is made without `document`."""
 
 _SCHEMA_REFERENCE = "#/components/schemas/{model}"
-_INVALID_MODEL = {"description": "The request has no single, plain model."}
+_INVALID_MODEL = {
+    "description": "The request has no single, plain model, or its `Idempotency-Key` belongs to another request."
+}
 _CREDIT_HEADERS = {
     "Autumn-Credits-Charged": {"description": "What the call cost, in credits.", "schema": {"type": "number"}},
     "Autumn-Credits-Remaining": {

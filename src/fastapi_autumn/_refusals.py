@@ -6,7 +6,7 @@ The body has FastAPI's shape, `{"detail": {"code": ..., "message": ...}}`. `code
 import math
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, assert_never
 
 from fastapi import HTTPException, WebSocketException, status
 from fastapi.exceptions import RequestValidationError
@@ -15,11 +15,13 @@ from starlette.responses import JSONResponse
 
 from fastapi_autumn import telemetry
 from fastapi_autumn.errors import InsufficientCredits, NotEntitled, Refused, UnknownModel
+from fastapi_autumn.settlement.replies import Conflict
 
 __all__ = [
     "answer",
     "billing_unavailable",
     "body_too_large",
+    "conflict",
     "not_authenticated",
     "on_a_websocket",
     "refusal",
@@ -67,6 +69,22 @@ def billing_unavailable(retry_after: float | None = None) -> HTTPException:
         "The balance could not be checked. Nothing was run; try again.",
         headers={"Retry-After": str(max(1, math.ceil(retry_after or 1)))},
     )
+
+
+def conflict(found: Conflict) -> HTTPException:
+    """Return the 409 or 422 for an attempt that is not served under its caller's `Idempotency-Key`."""
+    match found:
+        case Conflict.IN_PROGRESS:
+            message = "An attempt under this key is still running; try again when it has ended."
+            return refusal(HTTPStatus.CONFLICT, found.value, message, headers={"Retry-After": "1"})
+        case Conflict.ALREADY_ANSWERED:
+            message = "An attempt under this key was answered and charged; another answer needs another key."
+            return refusal(HTTPStatus.CONFLICT, found.value, message)
+        case Conflict.OTHER_REQUEST:
+            message = "This key was used for another request."
+            return refusal(HTTPStatus.UNPROCESSABLE_ENTITY, found.value, message)
+        case _:
+            assert_never(found)
 
 
 def answer(error: StarletteHTTPException) -> JSONResponse:

@@ -23,6 +23,7 @@ from fastapi_autumn.settlement import Outcome
 
 if TYPE_CHECKING:
     from fastapi_autumn.settlement.outbox import Outbox
+    from fastapi_autumn.settlement.replies import Attempt, Replies
 
 __all__ = ["RequestState", "Runtime", "RuntimeSource", "current_request", "request_state", "share", "watch_route"]
 
@@ -37,6 +38,7 @@ class Runtime:
     customers: KnownCustomers
     charges: Charges
     outbox: "Outbox"
+    replies: "Replies"
 
 
 class RuntimeSource(Protocol):
@@ -71,6 +73,10 @@ class RequestState:
     """Which gate opened which charge, so that an equal gate reuses it."""
     outcome: Outcome | None = None
     """How it ended, once it has."""
+    attempt: "Attempt | None" = None
+    """The attempt that this is under a key of the caller's, if they sent one."""
+    under_key: list[Charge] = field(default_factory=list)
+    """The charges that the attempt is served on."""
 
     def adopt(self, charge: Charge) -> None:
         """Let a charge end as this request ends, or has ended."""

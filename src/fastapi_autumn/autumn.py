@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from fastapi_autumn.emulator import Emulator
     from fastapi_autumn.settlement.outbox import Outbox
     from fastapi_autumn.settlement.sender import Sender
+    from fastapi_autumn.settlement.sql import SqlStore
     from fastapi_autumn.settlement.store import Account, Store
 
 __all__ = ["Autumn", "Prices", "default_catalog"]
@@ -248,9 +249,10 @@ class Autumn:
 
     async def _start(self, running: "_Running") -> None:
         # Here and not above: SQLAlchemy is most of what this package costs to import.
-        from .settlement.outbox import Outbox  # noqa: PLC0415
-        from .settlement.rescue import Rescuer  # noqa: PLC0415
-        from .settlement.sender import Sender  # noqa: PLC0415
+        from fastapi_autumn.settlement.outbox import Outbox  # noqa: PLC0415
+        from fastapi_autumn.settlement.rescue import Rescuer  # noqa: PLC0415
+        from fastapi_autumn.settlement.sender import Sender  # noqa: PLC0415
+        from fastapi_autumn.settlement.sql_replies import SqlReplies  # noqa: PLC0415
 
         settings, machine = self.settings, self._machine
         within = settings.shutdown_timeout
@@ -277,7 +279,10 @@ class Autumn:
             customers = KnownCustomers(client, ttl=settings.ensure_ttl)
             charges = Charges(settings, client=client, customers=customers, prices=self.prices, outbox=outbox)
             stack.push_async_callback(_deliver_the_rest, customers, sender, within=within)
-            running.runtime = Runtime(client=client, customers=customers, charges=charges, outbox=outbox)
+            replies = SqlReplies(store, machine=machine)
+            running.runtime = Runtime(
+                client=client, customers=customers, charges=charges, outbox=outbox, replies=replies
+            )
             # Whatever fails at the end, each of these is still stopped, in the opposite order.
             running.stack = stack.pop_all()
 
@@ -285,8 +290,8 @@ class Autumn:
         if running.stack is not None:
             await running.stack.aclose()
 
-    def _make_store(self) -> "Store":
-        from .settlement.sql import SqlStore  # noqa: PLC0415 - as above
+    def _make_store(self) -> "SqlStore":
+        from fastapi_autumn.settlement.sql import SqlStore  # noqa: PLC0415 - as above
 
         settings = self.settings
         return SqlStore(
@@ -295,7 +300,7 @@ class Autumn:
 
     def _account(self) -> "Account":
         """Say whose rows in the outbox are ours. The key stays out of it: what is stored is a digest of it."""
-        from .settlement.store import Account  # noqa: PLC0415 - as above
+        from fastapi_autumn.settlement.store import Account  # noqa: PLC0415 - as above
 
         settings = self.settings
         if settings.emulator:

@@ -20,6 +20,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
+from fastapi_autumn._attempts import finish
 from fastapi_autumn._identity import customer_from, from_request_user
 from fastapi_autumn._openapi import document
 from fastapi_autumn._refusals import answer, body_too_large, not_authenticated, on_a_websocket
@@ -29,6 +30,7 @@ from fastapi_autumn.errors import AutumnError, ConfigurationError
 from fastapi_autumn.models import Customer
 from fastapi_autumn.pricing import to_json_number
 from fastapi_autumn.settlement import Outcome
+from fastapi_autumn.settlement.replies import Attempt
 
 __all__ = ["AutumnMiddleware", "Identify", "from_request_user"]
 
@@ -72,6 +74,8 @@ class AutumnMiddleware:
         self._open_prefixes = _prefixes("open_paths", open_paths)
         self._identify = identify
         self._without_lifespan = _WithoutLifespan(autumn)
+        # Tasks that nothing else refers to, so that they are not collected while they run.
+        self._ending: set[asyncio.Task[None]] = set()
         self._documented: Any = None
         self._document(app)
 
@@ -130,11 +134,30 @@ class AutumnMiddleware:
             await self.app(scope, watch.receive, watch.send)
         except BaseException as error:
             if not (isinstance(error, Exception) and await watch.refuse_large_body()):
-                _close(state, error)
+                await self._end(state, error)
                 raise
         finally:
             current_request.reset(token)
-        _close(state, None)
+        await self._end(state, None)
+
+    async def _end(self, state: RequestState, error: BaseException | None) -> None:
+        outcome = state.ending.outcome(error)
+        if state.attempt is None:
+            # Returns at once: what has to be told to Autumn goes through the outbox.
+            _close(state, outcome)
+            return
+        task = asyncio.create_task(self._end_attempt(state, state.attempt, outcome), name="autumn-attempt")
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+        if not isinstance(error, asyncio.CancelledError):
+            await asyncio.shield(task)
+
+    async def _end_attempt(self, state: RequestState, attempt: Attempt, outcome: Outcome) -> None:
+        async with self._autumn.running():
+            try:
+                await finish(state, attempt, outcome)
+            finally:
+                _close(state, outcome)
 
     async def _customer(self, connection: HTTPConnection) -> Customer | None:
         """Return who is calling, or None where the gates find that out or nobody needs to know.
@@ -184,9 +207,8 @@ async def _refuse(error: HTTPException, scope: Scope, receive: Receive, send: Se
         await answer(error)(scope, receive, send)
 
 
-def _close(state: RequestState, error: BaseException | None) -> None:
-    """Close what is still open. Returns at once: what has to be told to Autumn goes through the outbox."""
-    outcome = state.outcome = state.ending.outcome(error)
+def _close(state: RequestState, outcome: Outcome) -> None:
+    state.outcome = outcome
     for charge in state.charges:
         if outcome is not Outcome.DONE and not charge.closed:
             _log.info("charge %s of %s ended as %s", charge.id, charge.customer.id, outcome.value)

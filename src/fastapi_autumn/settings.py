@@ -74,6 +74,8 @@ class AutumnSettings(BaseSettings):
     """A TOML price list, used when `Autumn` is given none."""
     max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=0)
     """Larger request bodies on the covered paths are answered with 413 before they are parsed; 0 is no limit."""
+    idempotency_header: str = Field(default="Idempotency-Key", pattern=r"^[A-Za-z0-9-]*$")
+    """The header under which callers send a key of their own, so that one answer has one price; empty is none."""
     ensure_ttl: float = Field(default=0.0, ge=0)
     """Seconds for which a customer once created is not confirmed again; 0 confirms on every request."""
 

@@ -17,6 +17,7 @@ from fastapi_autumn.settlement.store import Ended, Opened
 from settlement.entries import SANDBOX, a_batch, an_entry, rows
 
 NEWEST = MIGRATIONS[-1].version
+TODAY = [(migration.version, migration.oldest_code) for migration in MIGRATIONS]
 
 
 def next_version(*, oldest_code=1):
@@ -74,7 +75,7 @@ async def test_a_database_says_which_version_it_has(url):
         async with opened(url):
             pass
 
-    assert await versions(url) == [(migration.version, migration.oldest_code) for migration in MIGRATIONS]
+    assert await versions(url) == TODAY
 
 
 async def test_an_older_database_is_brought_forward(url):
@@ -83,7 +84,7 @@ async def test_an_older_database_is_brought_forward(url):
         await store.commit(a_batch("w", Opened(an_entry())))
     await upgrade(url, next_version())
 
-    assert await versions(url) == [(NEWEST, 1), (NEWEST + 1, 1)]
+    assert await versions(url) == [*TODAY, (NEWEST + 1, 1)]
     assert "note" in await columns(url)
     async with opened(url) as store:
         assert await rows(store) == {"w-1": ("open", an_entry())}
@@ -115,7 +116,7 @@ async def test_any_number_of_workers_may_start_at_once(url):
         await store.commit(a_batch(f"w{number}", Opened(an_entry(f"w{number}-1"))))
 
     assert len(await rows(stores[0])) == 6
-    assert await versions(url) == [(migration.version, migration.oldest_code) for migration in MIGRATIONS]
+    assert await versions(url) == TODAY
     for store in stores:
         await store.close()
 
@@ -125,7 +126,7 @@ async def test_any_number_of_workers_may_upgrade_at_once(url):
     await upgrade(url)
     await asyncio.gather(*(upgrade(url, next_version()) for _ in range(6)))
 
-    assert await versions(url) == [(NEWEST, 1), (NEWEST + 1, 1)]
+    assert await versions(url) == [*TODAY, (NEWEST + 1, 1)]
 
 
 async def test_an_upgrade_that_fails_leaves_nothing_behind(url):
@@ -135,7 +136,7 @@ async def test_an_upgrade_that_fails_leaves_nothing_behind(url):
     with pytest.raises(sa.exc.DBAPIError):
         await upgrade(url, broken)
 
-    assert await versions(url) == [(NEWEST, 1)]
+    assert await versions(url) == TODAY
     assert "note" not in await columns(url)
     await upgrade(url, next_version())
 

@@ -58,10 +58,11 @@ class Charge:
         verified: bool = True,
         refund_on_disconnect: bool,
         end: Callable[[Entry], None],
+        closed: bool = False,
     ) -> None:
         self._end = end
         self._refund_on_disconnect = refund_on_disconnect
-        self._closed = False
+        self._closed = closed
         self._entry = entry
         self._loop = asyncio.get_running_loop()
         # Decides which of two threads closes the charge. The event loop never waits for it longer than for a flag.
@@ -102,9 +103,16 @@ class Charge:
         """
         return self._close(Verdict(rounded_up(credits), "settled by the application"))
 
+    def cost_after(self, outcome: Outcome) -> Decimal:
+        """Return what the call costs in credits if it ends in `outcome`."""
+        return self.cost if self._closed else self._by_default(outcome).credits
+
     def finish(self, outcome: Outcome) -> None:
         """Close the charge the way the call ended, unless it is closed already."""
-        self._close(by_default(outcome, charged=self.credits, refund_on_disconnect=self._refund_on_disconnect))
+        self._close(self._by_default(outcome))
+
+    def _by_default(self, outcome: Outcome) -> Verdict:
+        return by_default(outcome, charged=self.credits, refund_on_disconnect=self._refund_on_disconnect)
 
     def _close(self, verdict: Verdict) -> bool:
         with self._lock:

@@ -25,6 +25,7 @@ from fastapi_autumn.pricing import to_json_number
 from fastapi_autumn.settings import AutumnSettings
 from fastapi_autumn.settlement import Charging, Entry, Outcome, ledger
 from fastapi_autumn.settlement.entry import Doubt
+from fastapi_autumn.settlement.replies import PaidCharge
 
 if TYPE_CHECKING:
     from fastapi_autumn.settlement.outbox import Outbox
@@ -127,6 +128,13 @@ class Charges:
         entry = self._entry(customer, self.settings.feature_id, Decimal(0), None, "deduct")
         return self._charge(not_taken(entry), customer, model)
 
+    def paid(self, customer: Customer, model: str, earlier: PaidCharge) -> Charge:
+        """Return a charge that was closed before, for a call that it has paid for."""
+        entry = self._entry(customer, self.settings.feature_id, earlier.credits, None, "deduct")
+        charge = self._charge(replace(entry, charge_id=earlier.charge_id), customer, model, closed=True)
+        charge.cost = earlier.cost
+        return charge
+
     async def open(
         self,
         customer: Customer,
@@ -203,7 +211,14 @@ class Charges:
         raise Overloaded("balances.check", "the outbox cannot be written, so no charge is opened", retry_after=1)
 
     def _charge(
-        self, entry: Entry, customer: Customer, model: str, *, balance: Balance | None = None, verified: bool = True
+        self,
+        entry: Entry,
+        customer: Customer,
+        model: str,
+        *,
+        balance: Balance | None = None,
+        verified: bool = True,
+        closed: bool = False,
     ) -> Charge:
         return Charge(
             entry,
@@ -213,6 +228,7 @@ class Charges:
             verified=verified,
             refund_on_disconnect=self.settings.refund_on_disconnect,
             end=self._end,
+            closed=closed,
         )
 
     async def _admit(

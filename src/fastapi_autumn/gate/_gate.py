@@ -10,6 +10,7 @@ from fastapi import Depends, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.requests import HTTPConnection
 
+from fastapi_autumn._attempts import begin, paid_before
 from fastapi_autumn._identity import customer_from
 from fastapi_autumn._openapi import Documented
 from fastapi_autumn._refusals import billing_unavailable, not_authenticated, on_a_websocket, refused
@@ -46,6 +47,8 @@ class CreditGate(Documented):
         max_credits: Plan id to the most credits that one call may cost on that plan (403).
         bypass: Tells, from the request, whether this call is not billed, such as when the caller brings their own key.
         charging: Used instead of `AUTUMN_CHARGING`.
+        idempotent: Whether a key that the caller sends (`AUTUMN_IDEMPOTENCY_HEADER`) makes several attempts cost once:
+            409 while one is running or after it was answered, 422 for a key of another request.
 
     The route answers, in FastAPI's shape `{"detail": {"code": ..., "message": ...}}`: 400 for a model without a price,
     401, 402 with the balance, 403, 422 for a body without a single plain model, and 503 with Retry-After when Autumn
@@ -74,6 +77,7 @@ class CreditGate(Documented):
         max_credits: Mapping[str, Decimal | float | str] | None = None,
         bypass: Callable[[Request], bool | Awaitable[bool]] | None = None,
         charging: Charging | None = None,
+        idempotent: bool = True,
     ) -> None:
         self._feature_id = feature_id
         self._entity_id = entity_id if isinstance(entity_id, str) else None
@@ -85,8 +89,10 @@ class CreditGate(Documented):
         )
         self._bypass = bypass
         self._charging = charging
+        self._idempotent = idempotent
         self._has_customer = customer is not None
-        self._arguments = (model, customer, feature_id, entity_id, properties, self._rules, bypass, charging)
+        wanted = (feature_id, entity_id, properties, self._rules, bypass, charging, idempotent)
+        self._arguments = (model, customer, *wanted)
         # Only the dependencies that were given are in the signature, so the others add no work.
         given = {
             "model": model,
@@ -167,16 +173,24 @@ class CreditGate(Documented):
         charges = state.runtime.charges
         if self._bypass is not None and await _answer(self._bypass(connection)):  # type: ignore[arg-type]
             return charges.free(payer, model)
+        under_key = self._idempotent and isinstance(connection, Request)
+        if under_key:
+            await begin(connection, state, payer)  # type: ignore[arg-type]
+        earlier = paid_before(state) if under_key else None
         try:
-            return await charges.open(
-                payer,
-                model,
-                feature_id=self._feature_id,
-                entity_id=entity_id,
-                properties=properties or self._properties,
-                charging=self._charging,
-                requirement=self._rules or None,
-                confirm_customer=payer != state.customer,
+            charge = (
+                charges.paid(payer, model, earlier)
+                if earlier is not None
+                else await charges.open(
+                    payer,
+                    model,
+                    feature_id=self._feature_id,
+                    entity_id=entity_id,
+                    properties=properties or self._properties,
+                    charging=self._charging,
+                    requirement=self._rules or None,
+                    confirm_customer=payer != state.customer,
+                )
             )
         except Refused as error:
             raise refused(error) from None
@@ -186,6 +200,9 @@ class CreditGate(Documented):
         except RequestRejected as error:
             _log.error("Autumn does not take this service's calls, check its key and features: %s", error)
             raise billing_unavailable() from error
+        if under_key:
+            state.under_key.append(charge)
+        return charge
 
 
 ModelCharge = Annotated[Charge, Depends(CreditGate())]

@@ -9,11 +9,11 @@ from typing import Any
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 
+from fastapi_autumn._attempts import is_form
+
 __all__ = ["MAX_MODEL_NAME", "checked_model", "model_from_body"]
 
 MAX_MODEL_NAME = 256
-
-_FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 
 async def model_from_body(request: Request) -> str:
@@ -24,7 +24,7 @@ async def model_from_body(request: Request) -> str:
     Raises:
         RequestValidationError: The body has no single, plain `model`; FastAPI answers 422.
     """
-    if request.headers.get("content-type", "").lower().startswith(_FORM_TYPES):
+    if is_form(request):
         values: list[Any] = (await request.form()).getlist("model")
     else:
         values = await _values_in_json(request)

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 
 from fastapi_autumn.errors import ConfigurationError
-from fastapi_autumn.settlement._tables import accounts, charges, schema, workers
+from fastapi_autumn.settlement._tables import accounts, charges, replies, schema, workers
 
 __all__ = ["MIGRATIONS", "Migration", "migrate"]
 
@@ -38,7 +38,10 @@ def _create(*tables: sa.Table) -> list[ExecutableDDLElement]:
     return made
 
 
-MIGRATIONS = (Migration(1, lambda: _create(charges, workers, accounts)),)
+MIGRATIONS = (
+    Migration(1, lambda: _create(charges, workers, accounts)),
+    Migration(2, lambda: _create(replies)),
+)
 
 
 async def migrate(connection: AsyncConnection, migrations: tuple[Migration, ...] = MIGRATIONS) -> None:

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from fastapi_autumn.settlement.entry import Doubt, Entry
 
-__all__ = ["ENTRY_COLUMNS", "accounts", "charges", "entry_of", "metadata", "row_of", "schema", "workers"]
+__all__ = ["ENTRY_COLUMNS", "accounts", "charges", "entry_of", "metadata", "replies", "row_of", "schema", "workers"]
 
 metadata = sa.MetaData()
 
@@ -64,6 +64,19 @@ accounts = sa.Table(
     sa.Column("origin", sa.Text, nullable=False),
     sa.Column("environment", sa.Text, nullable=False),
     sa.Column("organisation", sa.Text),
+)
+
+replies = sa.Table(
+    "autumn_replies",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("fingerprint", sa.Text, nullable=False),
+    sa.Column("standing", sa.Text, nullable=False),
+    sa.Column("attempt_id", sa.Text, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("charges", sa.Text, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, nullable=False),
+    sa.Index("autumn_replies_expiry", "expires_at"),
 )
 
 schema = sa.Table(

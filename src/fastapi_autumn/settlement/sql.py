@@ -63,16 +63,16 @@ class SqlStore:
         self.account = account
         parsed = read_url(url)
         self._path: Path | None = path_of(parsed)
-        self._engine: AsyncEngine = engine_for(parsed, connect_args=connect_args, generation=lambda: self._generation)
+        self.engine: AsyncEngine = engine_for(parsed, connect_args=connect_args, generation=lambda: self._generation)
         self._recreate_after = recreate_after
         self._machine = machine
         self._inode: tuple[int, int] | None = None
         self._generation = 0
         self._is_open = False
         self._seen_at = machine.steady()
-        postgres = self._engine.dialect.name == "postgresql"
-        self._insert = postgresql.insert if postgres else sqlite.insert
-        self._statements = _Statements(self._insert)
+        postgres = self.engine.dialect.name == "postgresql"
+        self.insert = postgresql.insert if postgres else sqlite.insert
+        self._statements = _Statements(self.insert)
 
     async def open(self) -> None:
         """Connect, and create or migrate what is missing.
@@ -94,10 +94,10 @@ class SqlStore:
                 else:
                     break
         except ConfigurationError:
-            await self._engine.dispose()
+            await self.engine.dispose()
             raise
         except (SQLAlchemyError, OSError) as error:
-            await self._engine.dispose()
+            await self.engine.dispose()
             cause = error.orig if isinstance(error, DBAPIError) else error
             raise ConfigurationError(
                 f"The outbox cannot be opened ({type(cause).__name__}: {cause}). Check AUTUMN_OUTBOX_URL."
@@ -105,14 +105,14 @@ class SqlStore:
 
     async def close(self) -> None:
         """Disconnect."""
-        await self._engine.dispose()
+        await self.engine.dispose()
 
     async def learn(self, organisation: str) -> None:
         """Note which organisation the key belongs to, so that its earlier keys are the same account."""
         values = {"organisation": organisation}
         self.account = replace(self.account, organisation=organisation)
         this = accounts.c.key_digest == self.account.key_digest
-        async with self._engine.begin() as connection:
+        async with self.engine.begin() as connection:
             await connection.execute(accounts.update().where(this).values(values))
 
     # Writing.
@@ -122,7 +122,7 @@ class SqlStore:
         if not self._is_open or self._has_moved():
             await self._reopen()
         self._is_open = False
-        async with self._engine.begin() as connection:
+        async with self.engine.begin() as connection:
             # First, because it decides whether the rest is still this worker's to write.
             await self._beat(connection, batch)
             if batch.former_id is not None:
@@ -182,7 +182,7 @@ class SqlStore:
 
     async def leave(self, worker_id: str) -> None:
         """See `Store.leave`."""
-        async with self._engine.begin() as connection:
+        async with self.engine.begin() as connection:
             await connection.execute(workers.delete().where(workers.c.id == worker_id))
 
     # Delivering.
@@ -190,12 +190,12 @@ class SqlStore:
     async def claim(self, worker_id: str, *, limit: int, doubtful: bool, now: int, until: int) -> list[Entry]:
         """See `Store.claim`."""
         parameters = {"now": now, "least": limit, "this_account": self.account.key_digest}
-        async with self._engine.connect() as connection:
+        async with self.engine.connect() as connection:
             found = (await connection.execute(self._statements.due[doubtful], parameters)).scalars().all()
         if not found:
             return []
         claim = {"me": worker_id, "until": until, "now": now, "found": list(found)}
-        async with self._engine.begin() as connection:
+        async with self.engine.begin() as connection:
             # RETURNING keeps no order.
             claimed = await connection.execute(self._statements.claim, claim)
             return sorted(map(entry_of, claimed), key=lambda entry: (entry.due_at, entry.charge_id))
@@ -205,33 +205,33 @@ class SqlStore:
     async def workers(self) -> list[WorkerRow]:
         """See `Store.workers`."""
         query = sa.select(workers).where(workers.c.account.in_(_SAME_ACCOUNT)).order_by(workers.c.id)
-        async with self._engine.connect() as connection:
+        async with self.engine.connect() as connection:
             rows = await connection.execute(query, {"this_account": self.account.key_digest})
             return [WorkerRow(row.id, row.beat, row.complete_to, row.seen_at) for row in rows]
 
     async def claim_worker(self, worker: WorkerRow, *, now: int, until: int) -> bool:
         """See `Store.claim_worker`."""
         free = sa.and_(workers.c.id == worker.id, workers.c.beat == worker.beat, workers.c.lease_until < now)
-        async with self._engine.begin() as connection:
+        async with self.engine.begin() as connection:
             return bool((await connection.execute(workers.update().where(free).values(lease_until=until))).rowcount)
 
     async def take_over(self, worker: WorkerRow, *, by: str, unwritten: Sequence[Entry], now: int) -> int | None:
         """See `Store.take_over`."""
         same = sa.and_(workers.c.id == worker.id, workers.c.beat == worker.beat)
-        async with self._engine.begin() as connection:
+        async with self.engine.begin() as connection:
             if not (await connection.execute(workers.delete().where(same))).rowcount:
                 return None
             adopted = await self._adopt(connection, charges.c.owner == worker.id, by=by, now=now)
             if unwritten:
                 mine = {"account": self.account.key_digest, "state": "due", "owner": by, "lease_until": 0}
                 added = [row_of(entry) | mine for entry in unwritten]
-                await connection.execute(self._insert(charges).on_conflict_do_nothing(), added)
+                await connection.execute(self.insert(charges).on_conflict_do_nothing(), added)
         return adopted + len(unwritten)
 
     async def adopt_orphans(self, *, by: str, now: int) -> int:
         """See `Store.adopt_orphans`."""
         orphaned = charges.c.owner.not_in(sa.select(workers.c.id))
-        async with self._engine.begin() as connection:
+        async with self.engine.begin() as connection:
             return await self._adopt(connection, orphaned, by=by, now=now)
 
     async def _adopt(self, connection: AsyncConnection, whose: sa.ColumnElement[bool], *, by: str, now: int) -> int:
@@ -251,7 +251,7 @@ class SqlStore:
             query = query.where(charges.c.state == state)
         if not everybody:
             query = query.where(charges.c.account.in_(_SAME_ACCOUNT))
-        async with self._engine.connect() as connection:
+        async with self.engine.connect() as connection:
             rows = (await connection.execute(query, {"this_account": self.account.key_digest})).all()
         return [
             Row(
@@ -267,7 +267,7 @@ class SqlStore:
         query = sa.select(charges.c.state, sa.func.count()).group_by(charges.c.state)
         if not everybody:
             query = query.where(charges.c.account.in_(_SAME_ACCOUNT))
-        async with self._engine.connect() as connection:
+        async with self.engine.connect() as connection:
             rows = await connection.execute(query, {"this_account": self.account.key_digest})
             counted = dict([tuple(row) for row in rows])
         return {"open": counted.get("open", 0), "due": counted.get("due", 0), "shortfall": counted.get("shortfall", 0)}
@@ -277,7 +277,7 @@ class SqlStore:
         query = sa.select(sa.func.min(charges.c.due_at)).where(
             charges.c.state == "due", charges.c.account.in_(_SAME_ACCOUNT)
         )
-        async with self._engine.connect() as connection:
+        async with self.engine.connect() as connection:
             found: int | None = (await connection.execute(query, {"this_account": self.account.key_digest})).scalar()
             return found
 
@@ -285,12 +285,12 @@ class SqlStore:
         """See `Store.retry`."""
         kept = sa.and_(charges.c.charge_id == charge_id, charges.c.state == "shortfall")
         values = {"state": "due", "due_at": now, "doubt": Doubt.UNKNOWN.value, "lease_until": 0, "attempts": 0}
-        async with self._engine.begin() as connection:
+        async with self.engine.begin() as connection:
             return bool((await connection.execute(charges.update().where(kept).values(values))).rowcount)
 
     async def drop(self, charge_id: str) -> bool:
         """See `Store.drop`."""
-        async with self._engine.begin() as connection:
+        async with self.engine.begin() as connection:
             return bool((await connection.execute(charges.delete().where(charges.c.charge_id == charge_id))).rowcount)
 
     # The file.
@@ -304,7 +304,7 @@ class SqlStore:
             # What has not come back for so long will not; better an empty outbox than none.
             touch(self._path)
         self._generation += 1
-        async with self._engine.begin() as connection:
+        async with self.engine.begin() as connection:
             await migrate(connection)
             account = self.account
             row = {
@@ -314,7 +314,7 @@ class SqlStore:
                 "organisation": account.organisation,
             }
             if account != NOBODY:
-                await connection.execute(self._insert(accounts).on_conflict_do_nothing(), row)
+                await connection.execute(self.insert(accounts).on_conflict_do_nothing(), row)
             known = sa.select(accounts.c.organisation).where(accounts.c.key_digest == account.key_digest)
             self.account = replace(account, organisation=(await connection.execute(known)).scalar())
         if self._path is not None:

@@ -1,0 +1,119 @@
+"""A caller's own `Idempotency-Key`: one price for one answer, however often they try.
+
+The gate begins an attempt before it opens a charge, and the middleware finishes it when the request has ended. What the
+attempts under a key come to is in `settlement/replies.py`.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import Request
+from starlette.datastructures import UploadFile
+
+from fastapi_autumn._refusals import billing_unavailable, conflict
+from fastapi_autumn._scope import RequestState
+from fastapi_autumn.charge import Charge
+from fastapi_autumn.models import Customer
+from fastapi_autumn.settlement import Outcome
+from fastapi_autumn.settlement.replies import Attempt, Conflict, PaidCharge, RepliesAwayError, standing_after
+
+__all__ = ["begin", "finish", "is_form", "paid_before"]
+
+_log = logging.getLogger("fastapi_autumn")
+
+_CHUNK_BYTES = 64 * 1024
+_FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
+_PAUSES_SECONDS: Sequence[float] = (0.1, 0.5, 2.0, 5.0)
+
+
+def is_form(request: Request) -> bool:
+    """Tell whether the request's body is a form."""
+    return request.headers.get("content-type", "").lower().startswith(_FORM_TYPES)
+
+
+async def begin(request: Request, state: RequestState, payer: Customer) -> None:
+    """Begin an attempt if the caller has sent a key, once for a request.
+
+    Raises:
+        HTTPException: Another attempt under the key stands in its way; or nobody can tell, and so nobody can promise
+            that the answer has one price.
+    """
+    header = state.runtime.charges.settings.idempotency_header
+    sent = request.headers.get(header) if header else None
+    if not sent or state.attempt is not None:
+        return
+    outbox = state.runtime.outbox
+    route = request.scope["path"]
+    key = _digest(outbox.store.account.key_digest, payer.id, request.method, route, sent)
+    fingerprint = await _fingerprint(request)
+    try:
+        found = await state.runtime.replies.claim(key, fingerprint, worker_id=outbox.worker_id, now=outbox.now())
+    except RepliesAwayError as error:
+        _log.warning("a call is refused because its caller's key cannot be looked up: %s", error)
+        raise billing_unavailable() from error
+    if isinstance(found, Conflict):
+        raise conflict(found)
+    state.attempt = found
+
+
+def paid_before(state: RequestState) -> PaidCharge | None:
+    """Return the charge of an earlier attempt that pays for what a gate is about to charge."""
+    if state.attempt is None or len(state.under_key) >= len(state.attempt.paid):
+        return None
+    return state.attempt.paid[len(state.under_key)]
+
+
+async def finish(state: RequestState, attempt: Attempt, outcome: Outcome) -> None:
+    """Note what the attempt came to. Charges that are still open are closed only after that.
+
+    A process that dies in between leaves them open, and they are given back. The other way round, the next attempt
+    could be charged for an answer that was paid.
+    """
+    charges = [_paid(charge, outcome) for charge in state.under_key]
+    standing = standing_after(attempt, outcome, charges)
+    for pause in (*_PAUSES_SECONDS, None):
+        try:
+            await state.runtime.replies.finish(attempt, standing, charges)
+        except RepliesAwayError as error:
+            if pause is None:
+                _log.error("the end of an attempt was not noted, so its caller is told that it still runs: %s", error)
+                return
+            await asyncio.sleep(pause)
+        else:
+            return
+
+
+def _paid(charge: Charge, outcome: Outcome) -> PaidCharge:
+    return PaidCharge(charge.id, charge.credits, charge.cost_after(outcome))
+
+
+async def _fingerprint(request: Request) -> str:
+    """Digest everything of a request that its answer depends on, apart from customer and route."""
+    if not is_form(request):
+        return _digest(request.scope["query_string"], await request.body())
+    parts: list[Any] = [request.scope["query_string"]]
+    for name, value in (await request.form()).multi_items():
+        parts += [name, await _digest_of_file(value) if isinstance(value, UploadFile) else value]
+    return _digest(*parts)
+
+
+async def _digest_of_file(file: UploadFile) -> str:
+    digest = hashlib.sha256()
+    await file.seek(0)
+    while chunk := await file.read(_CHUNK_BYTES):
+        digest.update(chunk)
+    await file.seek(0)
+    return f"{file.filename}:{digest.hexdigest()}"
+
+
+def _digest(*parts: str | bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        encoded = part.encode(errors="surrogatepass") if isinstance(part, str) else part
+        # With the length before it, no two lists of parts run together into the same bytes.
+        digest.update(len(encoded).to_bytes(8))
+        digest.update(encoded)
+    return digest.hexdigest()

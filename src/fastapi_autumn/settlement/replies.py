@@ -1,0 +1,109 @@
+"""What became of a caller's attempts under one `Idempotency-Key`, so that one answer has one price.
+
+A row per key says how far the newest attempt has come:
+
+- `running`: it is under way, and a second attempt has to wait.
+- `answered`: it was delivered and paid, and nothing is delivered again.
+- `paid`: it was paid, and the caller had left before the end. The next attempt is served on the charges that are there,
+  once.
+- `retrying`: that attempt is under way.
+
+An attempt that cost nothing leaves no row, so the next one is charged anew. What a dead worker was running is nobody's:
+its charges are given back, and its row counts as if the attempt had not been made.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import Enum
+from typing import Literal, Protocol
+
+from fastapi_autumn.settlement.outcome import Outcome
+
+__all__ = [
+    "LIFETIME_MS",
+    "Attempt",
+    "Conflict",
+    "PaidCharge",
+    "Replies",
+    "RepliesAwayError",
+    "Standing",
+    "standing_after",
+]
+
+LIFETIME_MS = 24 * 3600 * 1000
+"""For how long a key is remembered, from its first attempt on."""
+
+Standing = Literal["running", "retrying", "answered", "paid"]
+
+
+class Conflict(Enum):
+    """Why an attempt is not served. The values are the codes that callers see."""
+
+    IN_PROGRESS = "in_progress"
+    ALREADY_ANSWERED = "already_answered"
+    OTHER_REQUEST = "idempotency_key_reused"
+
+
+@dataclass(frozen=True, slots=True)
+class PaidCharge:
+    """A charge that an attempt opened. Amounts are credits."""
+
+    charge_id: str
+    credits: Decimal
+    """What was taken."""
+    cost: Decimal
+    """What it came to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt that may be served."""
+
+    key: str
+    attempt_id: str
+    paid: tuple[PaidCharge, ...] = ()
+    """Charges of an earlier attempt that pay for this one."""
+
+
+class RepliesAwayError(Exception):
+    """The database could not be asked, or told. A change may have got through all the same."""
+
+
+class Replies(Protocol):
+    """Rows of keys. Each method is one transaction.
+
+    Raises:
+        RepliesAwayError: From each method.
+    """
+
+    async def claim(self, key: str, fingerprint: str, *, worker_id: str, now: int) -> Attempt | Conflict:
+        """Begin an attempt under `key`, unless another one stands in its way.
+
+        Args:
+            key: What the caller sent, bound to customer and route.
+            fingerprint: Of everything else in the request that the answer depends on.
+            worker_id: Who runs the attempt. It counts for as long as the database knows this worker.
+            now: Wall clock in ms.
+        """
+        ...
+
+    async def finish(self, attempt: Attempt, standing: Standing | None, charges: Sequence[PaidCharge]) -> None:
+        """Note what an attempt came to; None forgets the key. It is void if the key has a newer attempt."""
+        ...
+
+
+def standing_after(attempt: Attempt, outcome: Outcome, charges: Sequence[PaidCharge]) -> Standing | None:
+    """Tell what an attempt that ended in `outcome` leaves under its key. `charges` are all that it was served on."""
+    if not sum(charge.cost for charge in charges):
+        return None
+    if outcome is Outcome.DONE:
+        return "answered"
+    if attempt.paid:
+        # A second hang-up has used the charge up. After a failure of the service it is still there to be served on.
+        return "paid" if outcome is Outcome.FAILED else None
+    if outcome is Outcome.FAILED:
+        # Kept by the application's own word: the caller has got what they paid for.
+        return "answered"
+    # Whoever paid a part has paid for the part that they got.
+    return "paid" if all(charge.cost >= charge.credits for charge in charges) else None

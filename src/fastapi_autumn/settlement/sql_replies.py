@@ -1,0 +1,105 @@
+"""Callers' keys in SQLite or PostgreSQL."""
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from fastapi_autumn._machine import MACHINE, Machine
+from fastapi_autumn.settlement._tables import replies, workers
+from fastapi_autumn.settlement.replies import LIFETIME_MS, Attempt, Conflict, PaidCharge, RepliesAwayError, Standing
+from fastapi_autumn.settlement.sql import SqlStore
+
+__all__ = ["SqlReplies"]
+
+_PURGE_SECONDS = 3600.0
+
+
+class SqlReplies:
+    """See `Replies`. They live in the outbox's database, so that all workers share them."""
+
+    def __init__(self, store: SqlStore, *, machine: Machine = MACHINE) -> None:
+        self._store = store
+        self._machine = machine
+        self._purged_at: float | None = None
+
+    async def claim(self, key: str, fingerprint: str, *, worker_id: str, now: int) -> Attempt | Conflict:
+        """See `Replies.claim`."""
+        attempt = Attempt(key, self._machine.new_id())
+        values = {
+            "fingerprint": fingerprint,
+            "standing": "running",
+            "attempt_id": attempt.attempt_id,
+            "owner": worker_id,
+            "charges": "[]",
+            "expires_at": now + LIFETIME_MS,
+        }
+        async with self._begin() as connection:
+            await self._purge(connection, now)
+            # Writing comes first: whoever is second waits here until it is decided who is first.
+            insert = self._store.insert(replies).on_conflict_do_nothing().values(key=key, **values)
+            if (await connection.execute(insert)).rowcount:
+                return attempt
+            row = (await connection.execute(_FOUND, {"wanted": key})).one()
+            found = _judge(row, fingerprint, now=now)
+            if isinstance(found, Conflict):
+                return found
+            if found:
+                values |= {"standing": "retrying", "charges": row.charges, "expires_at": row.expires_at}
+            await connection.execute(replies.update().where(replies.c.key == key).values(values))
+            return Attempt(key, attempt.attempt_id, found)
+
+    async def finish(self, attempt: Attempt, standing: Standing | None, charges: Sequence[PaidCharge]) -> None:
+        """See `Replies.finish`."""
+        mine = sa.and_(replies.c.key == attempt.key, replies.c.attempt_id == attempt.attempt_id)
+        written = json.dumps([[charge.charge_id, str(charge.credits), str(charge.cost)] for charge in charges])
+        async with self._begin() as connection:
+            if standing is None:
+                await connection.execute(replies.delete().where(mine))
+            else:
+                await connection.execute(
+                    replies.update().where(mine).values({"standing": standing, "charges": written})
+                )
+
+    @asynccontextmanager
+    async def _begin(self) -> AsyncIterator[AsyncConnection]:
+        try:
+            async with self._store.engine.begin() as connection:
+                yield connection
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            # Without its text, which may hold the address of the database, with its password.
+            raise RepliesAwayError(type(error).__name__) from error
+
+    async def _purge(self, connection: AsyncConnection, now: int) -> None:
+        steady = self._machine.steady()
+        if self._purged_at is None or steady - self._purged_at > _PURGE_SECONDS:
+            self._purged_at = steady
+            await connection.execute(replies.delete().where(replies.c.expires_at <= now))
+
+
+def _judge(row: Any, fingerprint: str, *, now: int) -> Conflict | tuple[PaidCharge, ...]:
+    """Tell whether an attempt may begin although there is a row, and which charges pay for it."""
+    if row.expires_at <= now:
+        return ()
+    if row.fingerprint != fingerprint:
+        return Conflict.OTHER_REQUEST
+    if row.standing == "answered":
+        return Conflict.ALREADY_ANSWERED
+    if row.standing != "paid" and row.owner_lives:
+        return Conflict.IN_PROGRESS
+    return tuple(PaidCharge(name, Decimal(taken), Decimal(cost)) for name, taken, cost in json.loads(row.charges))
+
+
+_FOUND = (
+    sa.select(
+        *(column for column in replies.columns if column.name != "key"),
+        sa.exists().where(workers.c.id == replies.c.owner).label("owner_lives"),
+    )
+    .where(replies.c.key == sa.bindparam("wanted"))
+    .with_for_update(of=replies)
+)

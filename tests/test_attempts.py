@@ -1,0 +1,399 @@
+"""A caller's own `Idempotency-Key`: one price for one answer, however often they try."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import httpx
+import pytest
+import sqlalchemy as sa
+from fastapi import Depends, File, Form, UploadFile
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel
+
+from fastapi_autumn import Charge, CreditGate, ModelCharge
+from service import Service, until
+
+KEY = {"idempotency-key": "one"}
+
+
+class Ask(BaseModel):
+    model: str = "large"
+    how: str = ""
+
+
+class Talk:
+    """A service whose answers end as the body says. The first streams, as many as are `hanging`, wait to go on."""
+
+    def __init__(self, folder: Any, **settings: Any) -> None:
+        self.service = Service(folder, **settings)
+        self.go_on = asyncio.Event()
+        self.ran: list[str] = []
+        self.hanging = 1
+        app = self.service.app
+
+        @app.post("/ai/chat")
+        async def chat(ask: Ask, charge: ModelCharge) -> Any:
+            self.ran.append(charge.id)
+            if ask.how == "waits":
+                await self.go_on.wait()
+            if ask.how == "fails" and len(self.ran) == 1:
+                raise ValueError(ask.how)
+            if ask.how == "refunds" and len(self.ran) == 1:
+                charge.refund()
+            if ask.how == "keeps and fails":
+                charge.keep()
+                return JSONResponse({"error": "half of it"}, 502)
+            return charge.id
+
+        @app.post("/ai/other")
+        async def other(ask: Ask, charge: ModelCharge) -> Any:
+            return charge.id
+
+        @app.post("/ai/stream")
+        async def stream(ask: Ask, charge: ModelCharge) -> StreamingResponse:
+            self.ran.append(charge.id)
+
+            waits = len(self.ran) <= self.hanging
+
+            async def words() -> AsyncIterator[bytes]:
+                yield b"a word\n" * 2000
+                if waits:
+                    await self.go_on.wait()
+                if ask.how == "fails again":
+                    raise ValueError(ask.how)
+                yield b"the end\n"
+
+            if ask.how == "settles for half":
+                charge.settle("2.5")
+            return StreamingResponse(words())
+
+
+@pytest.fixture
+def talk(tmp_path):
+    return Talk(tmp_path)
+
+
+def ask(how: str = "") -> Any:
+    return {"model": "large", "how": how}
+
+
+def code(response: httpx.Response) -> Any:
+    return response.status_code, response.json()["detail"]["code"]
+
+
+async def hang_up(client: httpx.AsyncClient, how: str = "", path: str = "/ai/stream") -> None:
+    """Leave after the first word."""
+    async with asyncio.timeout(20):
+        while True:
+            async with client.stream("POST", path, json=ask(how), headers=KEY) as response:
+                async for _ in response.aiter_raw():
+                    break
+            if response.status_code == 200:
+                return
+
+
+async def come_back(client: httpx.AsyncClient, how: str = "", path: str = "/ai/stream") -> httpx.Response:
+    """Try until the service has noticed that the attempt before has ended."""
+    async with asyncio.timeout(20):
+        while True:
+            response = await client.post(path, json=ask(how), headers=KEY)
+            if response.status_code != 409 or response.json()["detail"]["code"] != "in_progress":
+                return response
+
+
+async def test_answered_once(talk):
+    """A second attempt after a whole answer is a 409, and one price was paid."""
+    async with talk.service.calling() as client:
+        first = await client.post("/ai/chat", json={"model": "large"}, headers=KEY)
+        second = await client.post("/ai/chat", json={"model": "large"}, headers=KEY)
+
+        assert first.status_code == 200
+        assert code(second) == (409, "already_answered")
+        assert await talk.service.used() == 5
+
+
+async def test_in_progress(talk):
+    """A second attempt while the first one runs is a 409 that says when to come back."""
+    async with talk.service.calling() as client:
+        first = asyncio.create_task(client.post("/ai/chat", json=ask("waits"), headers=KEY))
+        await until(lambda: talk.ran)
+        second = await client.post("/ai/chat", json=ask("waits"), headers=KEY)
+        talk.go_on.set()
+
+        assert code(second) == (409, "in_progress")
+        assert second.headers["retry-after"] == "1"
+        assert (await first).status_code == 200
+        assert await talk.service.used() == 5
+
+
+async def test_many_attempts_at_once_cost_once(talk):
+    """Of twenty attempts that come together one is served."""
+    async with talk.service.calling() as client:
+        attempts = [client.post("/ai/chat", json={"model": "large"}, headers=KEY) for _ in range(20)]
+        statuses = [response.status_code for response in await asyncio.gather(*attempts)]
+
+        assert sorted(statuses) == [200] + [409] * 19
+        assert await talk.service.used() == 5
+
+
+@pytest.mark.parametrize("how", ["fails", "refunds"])
+async def test_what_was_given_back_is_charged_anew(talk, how):
+    """An attempt that failed, or that the application has given back, leaves the key free."""
+    async with talk.service.calling() as client:
+        await client.post("/ai/chat", json=ask(how), headers=KEY)
+        second = await client.post("/ai/chat", json=ask(how), headers=KEY)
+        third = await client.post("/ai/chat", json=ask(how), headers=KEY)
+
+        assert second.status_code == 200
+        assert code(third) == (409, "already_answered")
+        assert len(set(talk.ran)) == 2
+        assert await talk.service.used() == 5
+
+
+async def test_kept_failure_counts_as_an_answer(talk):
+    """What the application keeps although the status says failure was paid, and is not served again."""
+    async with talk.service.calling() as client:
+        assert (await client.post("/ai/chat", json=ask("keeps and fails"), headers=KEY)).status_code == 502
+        assert code(await client.post("/ai/chat", json=ask("keeps and fails"), headers=KEY))[0] == 409
+        assert await talk.service.used() == 5
+
+
+async def test_refused_attempt_leaves_the_key_free(talk):
+    """A 402 has cost nothing, so the same key works once there are credits."""
+    async with talk.service.calling() as client:
+        for _ in range(10):
+            await client.post("/ai/chat", json={"model": "large"})
+        refused = await client.post("/ai/chat", json={"model": "large"}, headers=KEY)
+        await talk.service.autumn.client.billing.attach("ada", "pro", no_billing_changes=True)
+
+        assert code(refused) == (402, "insufficient_credits")
+        assert (await client.post("/ai/chat", json={"model": "large"}, headers=KEY)).status_code == 200
+
+
+async def test_hang_up_that_was_paid_pays_for_the_next_attempt(talk):
+    """After a hang-up the next attempt is served whole on the charge that is there; then the key is answered."""
+    async with talk.service.serving() as client:
+        await hang_up(client)
+        second = await come_back(client)
+        third = await come_back(client)
+
+        assert second.text.endswith("the end\n")
+        assert second.headers["autumn-credits-charged"] == "5"
+        assert code(third) == (409, "already_answered")
+        assert len(set(talk.ran)) == 1
+        assert await talk.service.used() == 5
+
+
+async def test_paid_charge_serves_one_more_attempt(talk):
+    """A caller who hangs up twice has used the charge up: the third attempt has a price of its own."""
+    talk.hanging = 2
+    async with talk.service.serving() as client:
+        await hang_up(client)
+        await hang_up(client)
+        third = await come_back(client)
+
+        assert third.status_code == 200
+        assert [len(set(talk.ran[:2])), len(set(talk.ran))] == [1, 2]
+        assert await talk.service.used() == 10
+
+
+async def test_failure_does_not_use_the_paid_charge_up(talk):
+    """A failure of the service, while it serves on a paid charge, leaves the charge for one more attempt."""
+    async with talk.service.serving() as client:
+        await hang_up(client, "fails again")
+        for _ in range(3):
+            with pytest.raises(httpx.RemoteProtocolError):
+                await come_back(client, "fails again")
+
+        assert len(talk.ran) == 4
+        assert len(set(talk.ran)) == 1
+        assert await talk.service.used() == 5
+
+
+async def test_hang_up_after_a_settled_part_is_charged_anew(talk):
+    """Who has paid for the part that they got pays for the next attempt."""
+    async with talk.service.serving() as client:
+        await hang_up(client, "settles for half")
+        assert (await come_back(client, "settles for half")).status_code == 200
+
+        assert len(set(talk.ran)) == 2
+        assert await talk.service.used() == 5
+
+
+async def test_hang_up_that_was_given_back_is_charged_anew(tmp_path):
+    """Where hang-ups are given back, the next attempt is charged as the first one was."""
+    talk = Talk(tmp_path, refund_on_disconnect=True)
+    async with talk.service.serving() as client:
+        await hang_up(client)
+        assert (await come_back(client)).status_code == 200
+
+        assert len(set(talk.ran)) == 2
+        assert await talk.service.used() == 5
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headers", "status"),
+    [
+        ("/ai/chat", {"model": "large"}, {"idempotency-key": "another"}, 200),
+        ("/ai/chat", {"model": "large"}, {}, 200),
+        ("/ai/chat", {"model": "large"}, {"idempotency-key": ""}, 200),
+        ("/ai/chat", {"model": "large"}, KEY | {"x-user": "bea"}, 200),
+        ("/ai/other", {"model": "large"}, KEY, 200),
+        ("/ai/chat", {"model": "small"}, KEY, 422),
+        ("/ai/chat?x=1", {"model": "large"}, KEY, 422),
+        ("/ai/chat", {"model": "large"}, KEY, 409),
+    ],
+)
+async def test_key_is_bound_to_customer_route_and_request(talk, path, body, headers, status):
+    """Another customer, route or key is another answer; another body or query under one key is a mistake."""
+    async with talk.service.calling() as client:
+        await client.post("/ai/chat", json={"model": "large"}, headers=KEY)
+        response = await client.post(path, json=body, headers=headers)
+
+        assert response.status_code == status
+        if status == 422:
+            assert code(response) == (422, "idempotency_key_reused")
+
+
+async def test_forms_and_files_are_part_of_the_request(tmp_path):
+    """A form is the same request if its fields and its files are; the handler still reads the file from its start."""
+    service = Service(tmp_path)
+
+    @service.app.post("/ai/transcribe")
+    async def transcribe(
+        model: Annotated[str, Form()], file: Annotated[UploadFile, File()], charge: ModelCharge
+    ) -> Any:
+        return (await file.read()).decode()
+
+    async def send(content: bytes, name: str = "a.txt") -> httpx.Response:
+        return await client.post(
+            "/ai/transcribe", data={"model": "large"}, files={"file": (name, content)}, headers=KEY
+        )
+
+    async with service.calling() as client:
+        assert (await send(b"hello")).json() == "hello"
+        assert code(await send(b"hello")) == (409, "already_answered")
+        assert code(await send(b"jello")) == (422, "idempotency_key_reused")
+        assert code(await send(b"hello", "b.txt")) == (422, "idempotency_key_reused")
+
+
+@pytest.mark.parametrize("header", ["X-Request-Id", ""])
+async def test_name_of_the_header_is_a_setting(tmp_path, header):
+    """The header can have another name, or none: then nobody's header means anything."""
+    talk = Talk(tmp_path, idempotency_header=header)
+    sent = {header: "one"} if header else KEY
+    async with talk.service.calling() as client:
+        statuses = [(await client.post("/ai/chat", json=ask(), headers=sent)).status_code for _ in range(2)]
+
+        assert statuses == ([200, 409] if header else [200, 200])
+
+
+async def test_gate_may_say_no(tmp_path):
+    """A gate with `idempotent=False` charges each attempt, whatever the caller sends."""
+    service = Service(tmp_path)
+
+    @service.app.post("/ai/chat")
+    async def chat(charge: Annotated[Charge, Depends(CreditGate(idempotent=False))]) -> Any:
+        return charge.id
+
+    async with service.calling() as client:
+        for _ in range(2):
+            assert (await client.post("/ai/chat", json={"model": "large"}, headers=KEY)).status_code == 200
+        assert await service.used() == 10
+
+
+async def test_calls_that_are_not_billed_know_no_keys(tmp_path):
+    """A call whose billing is bypassed can be repeated under its key."""
+    service = Service(tmp_path)
+
+    @service.app.post("/ai/chat")
+    async def chat(charge: Annotated[Charge, Depends(CreditGate(bypass=lambda _: True))]) -> Any:
+        return charge.id
+
+    async with service.calling() as client:
+        for _ in range(2):
+            assert (await client.post("/ai/chat", json={"model": "large"}, headers=KEY)).status_code == 200
+
+
+async def test_each_gate_of_a_route_finds_its_own_charge(tmp_path):
+    """An attempt on a route with two gates is served on both charges of the one that was paid."""
+    service = Service(tmp_path)
+    image, text = CreditGate(properties={"part": "image"}), CreditGate(properties={"part": "text"})
+    never, ids = asyncio.Event(), []
+
+    @service.app.post("/ai/stream")
+    async def stream(
+        first: Annotated[Charge, Depends(image)], second: Annotated[Charge, Depends(text)]
+    ) -> StreamingResponse:
+        ids.append((first.id, second.id))
+        waits = len(ids) == 1
+
+        async def words() -> AsyncIterator[bytes]:
+            yield b"a word\n" * 2000
+            if waits:
+                await never.wait()
+
+        return StreamingResponse(words())
+
+    async with service.serving() as client:
+        await hang_up(client)
+        assert (await come_back(client)).status_code == 200
+
+        assert len(ids) == 2
+        assert len(set(ids)) == 1
+        assert await service.used() == 10
+
+
+async def test_workers_know_each_others_keys(tmp_path):
+    """A second worker with the same database gives the same answer, and a worker that died was never there."""
+    shared = {"emulator_path": tmp_path / "emulator.db"}
+    one, two = Talk(tmp_path, **shared), Talk(tmp_path, **shared)
+    async with contextlib.AsyncExitStack() as stack:
+        first = await stack.enter_async_context(one.service.calling())
+        second = await stack.enter_async_context(two.service.calling())
+        running = asyncio.create_task(first.post("/ai/chat", json=ask("waits"), headers=KEY))
+        await until(lambda: one.ran)
+        assert code(await second.post("/ai/chat", json=ask("waits"), headers=KEY)) == (409, "in_progress")
+
+        outbox = one.service.autumn.outbox
+        await outbox.store.leave(outbox.worker_id)
+        two.go_on.set()
+        assert (await second.post("/ai/chat", json=ask("waits"), headers=KEY)).status_code == 200
+        one.go_on.set()
+        await running
+        assert code(await second.post("/ai/chat", json=ask("waits"), headers=KEY)) == (409, "already_answered")
+
+
+async def test_without_the_database_nobody_can_promise(talk):
+    """When the keys cannot be looked up, an attempt with one is a 503 that costs nothing; without one it is served."""
+    async with talk.service.calling() as client:
+        async with talk.service.autumn.outbox.store.engine.begin() as connection:
+            await connection.execute(sa.text("ALTER TABLE autumn_replies RENAME TO away"))
+        refused = await client.post("/ai/chat", json={"model": "large"}, headers=KEY)
+        served = await client.post("/ai/chat", json={"model": "large"})
+        async with talk.service.autumn.outbox.store.engine.begin() as connection:
+            await connection.execute(sa.text("ALTER TABLE away RENAME TO autumn_replies"))
+
+        assert code(refused) == (503, "billing_unavailable")
+        assert served.status_code == 200
+        assert (await client.post("/ai/chat", json={"model": "large"}, headers=KEY)).status_code == 200
+        assert await talk.service.used() == 10
+
+
+async def test_end_that_cannot_be_noted_is_tried_again(talk):
+    """A database that is away when an answer ends hears of it later; until then the attempt counts as running."""
+    async with talk.service.calling() as client:
+        first = asyncio.create_task(client.post("/ai/chat", json=ask("waits"), headers=KEY))
+        await until(lambda: talk.ran)
+        async with talk.service.autumn.outbox.store.engine.begin() as connection:
+            await connection.execute(sa.text("ALTER TABLE autumn_replies RENAME TO away"))
+        talk.go_on.set()
+        await asyncio.sleep(0.05)
+        async with talk.service.autumn.outbox.store.engine.begin() as connection:
+            await connection.execute(sa.text("ALTER TABLE away RENAME TO autumn_replies"))
+
+        assert (await first).status_code == 200
+        assert code(await client.post("/ai/chat", json=ask("waits"), headers=KEY)) == (409, "already_answered")
+        assert await talk.service.used() == 5
