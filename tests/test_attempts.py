@@ -18,7 +18,7 @@ from service import Service, until
 KEY = {"idempotency-key": "one"}
 
 
-class Ask(BaseModel):
+class Wish(BaseModel):
     model: str = "large"
     how: str = ""
 
@@ -34,7 +34,7 @@ class Talk:
         app = self.service.app
 
         @app.post("/ai/chat")
-        async def chat(ask: Ask, charge: ModelCharge) -> Any:
+        async def chat(ask: Wish, charge: ModelCharge) -> Any:
             self.ran.append(charge.id)
             if ask.how == "waits":
                 await self.go_on.wait()
@@ -48,11 +48,11 @@ class Talk:
             return charge.id
 
         @app.post("/ai/other")
-        async def other(ask: Ask, charge: ModelCharge) -> Any:
+        async def other(ask: Wish, charge: ModelCharge) -> Any:
             return charge.id
 
         @app.post("/ai/stream")
-        async def stream(ask: Ask, charge: ModelCharge) -> StreamingResponse:
+        async def stream(ask: Wish, charge: ModelCharge) -> StreamingResponse:
             self.ran.append(charge.id)
 
             waits = len(self.ran) <= self.hanging

@@ -107,7 +107,10 @@ class _Application(Protocol):
 
 
 def document(app: _Application) -> None:
-    """Make `app.openapi()`, and that of mounted applications, list what gates answer. Doing it twice does no harm."""
+    """Make `app.openapi()`, and that of mounted applications, list what gates answer. Doing it twice does no harm.
+
+    A running application is documented by itself; a script that exports the document has to call this before.
+    """
     if getattr(app.openapi, "lists_refusals", False):
         return
     original = app.openapi

@@ -107,13 +107,11 @@ class Autumn:
         Shutting down delivers what waits in the outbox, for at most `AUTUMN_SHUTDOWN_TIMEOUT` seconds.
         """
         if hasattr(app, "openapi"):
-            self.document(app)
+            document(app)
         async with self.running():
             yield
 
-    def document(self, app: Any) -> None:
-        """Make `app.openapi()` list what gates answer, for scripts that export it without running the application."""
-        document(app)
+    document = staticmethod(document)
 
     @property
     def runtime(self) -> Runtime | None:
@@ -279,10 +277,7 @@ class Autumn:
             customers = KnownCustomers(client, ttl=settings.ensure_ttl)
             charges = Charges(settings, client=client, customers=customers, prices=self.prices, outbox=outbox)
             stack.push_async_callback(_deliver_the_rest, customers, sender, within=within)
-            replies = SqlReplies(store, machine=machine)
-            running.runtime = Runtime(
-                client=client, customers=customers, charges=charges, outbox=outbox, replies=replies
-            )
+            running.runtime = Runtime(client, customers, charges, outbox, SqlReplies(store, machine=machine))
             # Whatever fails at the end, each of these is still stopped, in the opposite order.
             running.stack = stack.pop_all()
 
