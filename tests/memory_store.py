@@ -207,6 +207,9 @@ class MemoryStore:
         return known if known is not None and known.row.beat == worker.beat else None
 
     def _adopt(self, whose, *, by: str, now: int) -> int:
+        for charge in self._ours("due"):
+            if whose(charge) and charge.lease_until >= now:
+                charge.lease_until = now - 1
         adopted = [charge for charge in self._ours("open") if whose(charge)]
         for charge in adopted:
             charge.entry = replace(charge.entry, due_at=now)

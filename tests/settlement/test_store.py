@@ -361,6 +361,28 @@ async def test_a_silent_worker_is_claimed_by_one(store):
     assert not await store.claim_worker(replace(worker, beat=0), now=LATER + 99, until=LATER + 999)
 
 
+async def test_the_claims_of_the_dead_end_with_them(store):
+    """What a dead worker had claimed for minutes is somebody else's as soon as it is taken over, and in doubt."""
+    worker = await a_dead_worker(store, due("dead-2"))
+    assert await claim(store, "dead") == ["dead-2"]
+
+    await store.take_over(worker, by="living", unwritten=[], now=NOW)
+    found = await store.claim("living", limit=9, doubtful=False, now=NOW, until=LATER)
+    assert [(entry.charge_id, entry.doubt) for entry in found] == [("dead-2", Doubt.UNKNOWN)]
+
+
+async def test_the_claims_of_one_that_stopped_end_with_it(store):
+    """A look-up that a stop cut short does not wait for the end of its claim."""
+    await store.commit(a_batch("stopped", doubtful("w-1")))
+    await store.commit(a_batch("living", doubtful("w-2")))
+    assert await claim(store, "stopped", limit=1, doubtful=True) == ["w-1"]
+    assert await claim(store, "living", limit=1, doubtful=True) == ["w-2"]
+    await store.leave("stopped")
+
+    assert await store.adopt_orphans(by="living", now=NOW) == 0
+    assert await claim(store, "living", doubtful=True) == ["w-1"]
+
+
 async def test_charges_left_open_by_one_that_stopped(store):
     """They are due at once; those of a worker that is still known are its own."""
     await store.commit(a_batch("stopped", Opened(an_entry("w-1"))))

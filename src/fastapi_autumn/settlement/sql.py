@@ -235,10 +235,15 @@ class SqlStore:
             return await self._adopt(connection, orphaned, by=by, now=now)
 
     async def _adopt(self, connection: AsyncConnection, whose: sa.ColumnElement[bool], *, by: str, now: int) -> int:
-        is_open = sa.and_(charges.c.state == "open", charges.c.account.in_(_SAME_ACCOUNT), whose)
+        theirs = sa.and_(charges.c.account.in_(_SAME_ACCOUNT), whose)
         values = {"state": "due", "owner": by, "due_at": now, "lease_until": 0}
-        adopted = charges.update().where(is_open).values(values)
-        return (await connection.execute(adopted, {"this_account": self.account.key_digest})).rowcount
+        adopted = charges.update().where(charges.c.state == "open", theirs).values(values)
+        # A claim for a look-up is long. Not 0, which would say that nobody had begun with the row.
+        claimed = sa.and_(charges.c.state == "due", charges.c.lease_until >= now, theirs)
+        ended = charges.update().where(claimed).values(lease_until=now - 1)
+        this_account = {"this_account": self.account.key_digest}
+        await connection.execute(ended, this_account)
+        return (await connection.execute(adopted, this_account)).rowcount
 
     # For people.
 

@@ -171,12 +171,12 @@ class Store(Protocol):
     async def take_over(self, worker: WorkerRow, *, by: str, unwritten: Sequence[Entry], now: int) -> int | None:
         """Make a silent worker's open charges due, add those it never wrote, and forget it; None if it lives.
 
-        Returns how many charges were taken over.
+        Its claims end. Returns how many charges were taken over.
         """
         ...
 
     async def adopt_orphans(self, *, by: str, now: int) -> int:
-        """Make open charges due whose worker has left; returns how many."""
+        """Make open charges due whose worker has left, and end its claims; returns how many charges."""
         ...
 
     async def list(self, state: State | None = None, *, limit: int = 100, everybody: bool = False) -> Sequence[Row]:
