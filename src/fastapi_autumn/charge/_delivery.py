@@ -185,7 +185,7 @@ class Delivery:
 
     async def _look(self, entry: Entry) -> Entry:
         shown = await self._net(entry)
-        if not rule.has_effect(entry, shown):
+        if not rule.is_enough(entry, shown):
             # A sum may lag behind the log itself, and nothing is given up for lost on the word of a sum.
             shown = await self._net_by_the_log(entry)
         # Before the first answer nobody knows how wrong this machine's clock is, so a look may have come too early.

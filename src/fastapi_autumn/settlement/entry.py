@@ -37,6 +37,7 @@ __all__ = [
     "finalize_refused",
     "has_effect",
     "in_doubt",
+    "is_enough",
     "looked",
     "moved_too_little",
     "next_step",
@@ -222,6 +223,12 @@ def looked(entry: Entry, shown: Decimal) -> Entry:
 def has_effect(entry: Entry, shown: Decimal) -> bool:
     """Tell whether the log shows more than was known before the attempt in doubt."""
     return _really(entry, shown) != (entry.taken or Decimal(0))
+
+
+def is_enough(entry: Entry, sum_shown: Decimal) -> bool:
+    """Tell whether a sum, which may lag behind the log itself, shows just what the attempt in doubt was to lead to."""
+    expected = entry.credits if entry.taken is None else entry.cost
+    return not entry.contested and has_effect(entry, sum_shown) and _really(entry, sum_shown) == expected
 
 
 def _really(entry: Entry, shown: Decimal) -> Decimal:

@@ -1,0 +1,530 @@
+"""What is done at Autumn for an entry, step by step: each credit moves once, whatever gets lost on the way."""
+
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from charge.bench import ADA, FAULTS, bench_of
+from fastapi_autumn.charge import _delivery
+from fastapi_autumn.errors import CustomerNotFound
+from fastapi_autumn.models import EventTotal
+from fastapi_autumn.settlement.entry import STALE_MS, Doubt
+from fastapi_autumn.settlement.store import WorkerRow
+from settlement.entries import a_charge
+
+NOTHING, FIVE = Decimal(0), Decimal(5)
+ONCE = [kind for kind in FAULTS if kind not in {"none", "meanwhile"}]
+OUTCOMES = [NOTHING, Decimal(3), FIVE, Decimal(8)]
+
+
+def close(charge, cost):
+    charge.settle(cost)
+
+
+# Each step fails in each way.
+
+
+@pytest.mark.parametrize("fault", ONCE)
+@pytest.mark.parametrize("cost", [NOTHING, Decimal(3), Decimal(8)], ids=str)
+async def test_a_track_moves_once(bench, fault, cost):
+    """However the one attempt under a key ends, the customer has paid what the call costs, and no row is left."""
+    charge = await bench.open()
+    bench.line.fault("balances.track", fault)
+    close(charge, cost)
+    await bench.settle()
+    await bench.line.deliver_delayed()
+
+    assert bench.used == cost
+    assert await bench.rows() == []
+
+
+@pytest.mark.parametrize("fault", ONCE)
+@pytest.mark.parametrize("cost", OUTCOMES, ids=str)
+async def test_a_hold_is_finalized_once(bench, fault, cost):
+    """Released, confirmed, or confirmed with another amount: once, although confirming leaves no trace in the log."""
+    charge = await bench.open(charging="hold")
+    bench.line.fault("balances.finalize", fault)
+    close(charge, cost)
+    await bench.settle()
+    await bench.line.deliver_delayed()
+
+    assert bench.used == cost
+    assert await bench.rows() == []
+
+
+@pytest.mark.parametrize("fault", ONCE)
+@pytest.mark.parametrize("charging", ["deduct", "hold"])
+async def test_sealing_fails_in_any_way(bench, fault, charging):
+    """After a lost answer its key is used up; that call may fail in every way too."""
+    charge = await bench.open(charging=charging)
+    bench.line.fault("balances.track", "answer lost")
+    bench.line.fault("balances.finalize", "answer lost")
+    bench.line.fault("balances.check", fault, fault)
+    charge.refund()
+    await bench.settle()
+    await bench.line.deliver_delayed()
+
+    assert bench.used == 0
+    assert bench.events() == ["5", "-5"]
+
+
+@pytest.mark.parametrize("fault", [kind for kind in ONCE if "after the claim" not in kind])
+@pytest.mark.parametrize("operation", ["events.aggregate", "events.list"])
+async def test_looking_fails_in_any_way(bench, fault, operation):
+    """Until the log has been asked nothing is done."""
+    charge = await bench.open()
+    bench.line.fault("balances.track", "lost")
+    bench.line.fault(operation, fault, fault)
+    charge.refund()
+    await bench.settle()
+
+    assert bench.used == 0
+    assert bench.events() == ["5", "-5"]
+
+
+@pytest.mark.parametrize("faults", [
+    ("500 after the work", "500 after the work", "500 after the work"),
+    ("answer lost", "500", "202 without the work"),
+    ("late", "late", "crash after the claim"),
+    ("doubled by a proxy", "lost", "a stranger's page after the work"),
+])  # fmt: skip
+@pytest.mark.parametrize("charging", ["deduct", "hold"])
+async def test_one_fault_after_the_other(bench, faults, charging):
+    """Each new attempt is under its own key, and after a look at the log."""
+    charge = await bench.open(charging=charging)
+    for operation in ("balances.track", "balances.finalize", "balances.check"):
+        bench.line.fault(operation, *faults)
+    charge.settle(3)
+    await bench.settle(most_rounds=60)
+    await bench.line.deliver_delayed()
+
+    assert bench.used == 3
+    attempts = bench.keys_of("balances.track") + bench.keys_of("balances.finalize")
+    assert len(attempts) == len(set(attempts))
+
+
+# What each answer means.
+
+
+async def test_one_attempt_under_a_key(bench):
+    """A refund with an unknown outcome is never repeated under its key: the key is used up, and the log is asked."""
+    charge = await bench.open()
+    bench.line.fault("balances.track", "500 after the work")
+    charge.refund()
+    await bench.settle()
+
+    assert bench.keys_of("balances.track") == [f"{charge.id}:1"]
+    assert bench.keys_of("balances.check") == [f"{charge.id}:check", f"{charge.id}:1"]
+    assert bench.events() == ["5", "-5"]
+
+
+async def test_the_log_is_asked_when_it_can_be_trusted(bench):
+    """Not before the delay of Autumn's log has passed since the key was used up."""
+    charge = await bench.open()
+    bench.line.fault("balances.track", "lost")
+    charge.refund()
+    await bench.round()
+    bench.machine.advance(seconds=1)
+    await bench.round()
+    asked = len(bench.keys_of("events.aggregate"))
+    bench.machine.advance(seconds=119)
+    await bench.round()
+    assert (asked, len(bench.keys_of("events.aggregate"))) == (0, 0)
+    bench.machine.advance(seconds=2)
+    await bench.round()
+
+    assert len(bench.keys_of("events.aggregate")) == 1
+
+
+@pytest.mark.parametrize("shown", [None, 5])
+async def test_a_sum_that_lags_is_not_believed(bench, shown):
+    """How fresh a sum is nobody knows: unless it shows just what an attempt was to lead to, the log itself is read."""
+    charge = await bench.open()
+    aggregate = bench.client.events.aggregate
+
+    async def stale(*arguments, **options):
+        sums = await aggregate(*arguments, **options)
+        total = {} if shown is None else {"ai_usage": EventTotal(count=1, sum=Decimal(shown))}
+        return sums.model_copy(update={"total": total})
+
+    bench.client.events.aggregate = stale
+    bench.line.fault("balances.track", "answer lost")
+    charge.settle(3)
+    await bench.settle()
+
+    assert bench.used == 3
+    assert bench.keys_of("events.list")
+
+
+async def test_a_refund_put_off_is_not_delivered(bench):
+    """Autumn degrades to 202 over its limits and may never do the work: that is no yes."""
+    charge = await bench.open()
+    bench.line.fault("balances.track", "202 without the work", "202 without the work")
+    charge.refund()
+    await bench.round()
+    ((row),) = await bench.rows()
+    assert row.entry.doubt is Doubt.UNKNOWN
+    await bench.settle()
+
+    assert bench.used == 0
+
+
+@pytest.mark.parametrize("kind", ["a stranger's page after the work", "a stranger's redirect after the work"])
+async def test_a_strangers_no_is_no_answer(bench, kind):
+    """A proxy's 403 or redirect says nothing about the work: it is neither a shortfall nor repeated for ever."""
+    charge = await bench.open()
+    bench.line.fault("balances.track", kind)
+    charge.refund()
+    await bench.settle()
+
+    assert bench.events() == ["5", "-5"]
+
+
+async def test_a_duplicate_is_not_taken_for_done(bench):
+    """Autumn crashed with the key claimed and the work undone: the log shows it, and the refund arrives."""
+    charge = await bench.open()
+    bench.line.fault("balances.track", "crash after the claim")
+    charge.refund()
+    await bench.settle()
+
+    assert bench.used == 0
+    assert bench.events() == ["5", "-5"]
+
+
+async def test_key_problems_wait(bench):
+    """While the key is refused nothing is given up, and nothing is in doubt."""
+    charge = await bench.open()
+    bench.line.fault("balances.track", *["401"] * 5)
+    charge.refund()
+    for _ in range(4):
+        await bench.round()
+        (row,) = await bench.rows()
+        assert (row.state, row.entry.doubt) == ("due", Doubt.NONE)
+        assert "invalid_secret_key" in row.entry.last_error
+        bench.machine.advance(seconds=600)
+    await bench.settle()
+
+    assert bench.used == 0
+
+
+async def test_what_was_not_sent_is_sent_later_under_the_same_key(bench):
+    """Refused connections and 429 did nothing, so nothing is in doubt."""
+    charge = await bench.open()
+    bench.line.fault("balances.track", "refused", "429", "refused")
+    charge.refund()
+    await bench.settle()
+
+    assert set(bench.keys_of("balances.track")) == {f"{charge.id}:1"}
+    assert bench.keys_of("balances.check") == [f"{charge.id}:check"]
+
+
+async def test_it_waits_longer_each_time(bench):
+    """The pause doubles up to five minutes; being told to slow down does not count as a failure."""
+    charge = await bench.open()
+    charge.refund()
+    pauses = []
+    for _ in range(14):
+        bench.line.fault("balances.track", "refused")
+        await bench.round()
+        (row,) = await bench.rows()
+        pauses.append((row.entry.due_at - bench.machine.ms) / 1000)
+        bench.machine.advance(seconds=pauses[-1])
+
+    assert pauses == [min(300, 0.5 * 2**attempt) for attempt in range(14)]
+    bench.line.fault("balances.track", "429")
+    await bench.round()
+    (row,) = await bench.rows()
+    assert 7 <= (row.entry.due_at - bench.machine.ms) / 1000 <= 8
+    assert row.entry.attempts == 14
+
+
+# A hold that has ended.
+
+
+async def test_a_call_that_outlives_its_hold_is_paid(bench):
+    """When the hold has run out before the call ended, the credits are taken by a track instead, once."""
+    charge = await bench.open(charging="hold")
+    bench.machine.advance(seconds=bench.settings.hold_ttl + 1)
+    charge.keep()
+    await bench.settle()
+
+    assert bench.events() == ["5", "-5", "5"]
+    assert bench.used == 5
+
+
+async def test_a_hold_that_runs_out_while_its_release_is_in_doubt(bench):
+    """It gives the credits back by itself, and nothing is given back a second time."""
+    charge = await bench.open(charging="hold")
+    bench.machine.advance(seconds=bench.settings.hold_ttl - 60)
+    bench.line.fault("balances.finalize", "lost")
+    charge.refund()
+    await bench.settle()
+
+    assert bench.events() == ["5", "-5"]
+    assert bench.used == 0
+
+
+@pytest.mark.parametrize("cost", [NOTHING, FIVE, Decimal(8)], ids=str)
+async def test_a_hold_that_somebody_released_is_brought_to_its_cost(bench, cost):
+    """Whatever has become of the hold: the log says what is left of it."""
+    charge = await bench.open(charging="hold")
+    await bench.client.balances.finalize(charge.id, "release")
+    close(charge, cost)
+    await bench.settle()
+
+    assert bench.used == cost
+
+
+async def test_a_hold_is_released_only_when_it_is_there(bench):
+    """A hold that arrives late is waited for: a release before it would claim its id, and it would stay for ever."""
+    bench.line.fault("balances.check", "late")
+    with pytest.raises(Exception, match="timed out"):
+        await bench.open(charging="hold")
+    bench.line.fault("balances.check", "meanwhile")
+    bench.line.meanwhile = bench.line.deliver_delayed
+    await bench.settle()
+
+    (finalized,) = [index for index, call in enumerate(bench.line.calls) if call[0] == "balances.finalize"]
+    assert "events.aggregate" in [name for name, _, _ in bench.line.calls[:finalized]]
+    assert bench.events() == ["5", "-5"]
+
+
+async def test_a_hold_that_never_came_is_not_released(bench):
+    """Where the log shows no hold there is nothing to release, and nothing claims its id."""
+    bench.line.fault("balances.check", "lost")
+    with pytest.raises(Exception, match="timed out"):
+        await bench.open(charging="hold")
+    await bench.settle()
+
+    assert bench.keys_of("balances.finalize") == []
+    assert bench.used == 0
+
+
+async def test_a_spoiled_hold_is_undone_by_a_track(bench):
+    """A hold whose id was claimed before it came is neither released nor expires; a track gives its credits back."""
+    charge = await bench.open(charging="hold")
+    store = bench.line.emulator._store
+    store.claim("lock", charge.id, now=bench.machine.ms, until=2**62)
+    store.run("UPDATE locks SET expires_at = NULL")
+    charge.refund()
+    await bench.settle()
+
+    assert bench.used == 0
+    assert bench.events() == ["5", "-5"]
+
+
+# Customers and amounts.
+
+
+@pytest.mark.parametrize("charging", ["deduct", "hold"])
+async def test_a_customer_that_was_deleted(bench, charging):
+    """What was taken is gone together with the customer: nothing is given back, and nobody is created for it."""
+    charge = await bench.open(charging=charging)
+    # Confirming in the background would create it anew.
+    await bench.customers.drain()
+    bench.line.emulator.call("customers.delete", {"customer_id": "ada"})
+    charge.refund()
+    await bench.settle()
+
+    assert await bench.rows() == []
+    with pytest.raises(CustomerNotFound):
+        await bench.client.customers.get("ada")
+
+
+async def test_a_customer_that_was_deleted_while_a_grant_is_due(bench):
+    """There is nobody to grant it to, and nothing goes round in circles."""
+    granting = a_charge(
+        bench.outbox, customer_id="gone", taken=NOTHING, doubt=Doubt.NONE, to_grant=FIVE, loose_feature="ai_credits",
+        key_number=2,
+    )  # fmt: skip
+    result = await bench.delivery.deliver(granting)
+
+    assert result.state is None
+    assert len(bench.line.calls) < 5
+
+
+@pytest.mark.parametrize("cost", ["0.3333333334", "7.0000000001"])
+async def test_amounts_to_the_last_digit(bench, cost):
+    """A third of a credit, and a trifle more than seven: Autumn's books say exactly that, and it is no shortfall."""
+    charge = await bench.open()
+    close(charge, cost)
+    await bench.settle()
+
+    assert bench.used == Decimal(cost)
+    assert await bench.rows() == []
+
+
+async def test_sums_of_events_are_exact_enough(bench):
+    """The log adds up doubles: what comes of rounding is not moved."""
+    charge = await bench.open()
+    bench.line.fault("balances.track", "answer lost")
+    close(charge, Decimal("2.63"))
+    await bench.settle()
+
+    assert bench.used == Decimal("2.63")
+    assert len(bench.keys_of("balances.track")) == 1
+
+
+async def test_taking_more_than_there_is_ends_with_a_shortfall(bench, caplog):
+    """What Autumn could not take is told, kept for a person with its reason, and not tried again and again."""
+    charge = await bench.open("all")
+    close(charge, Decimal(60))
+    await bench.settle()
+
+    (row,) = await bench.rows()
+    assert (row.state, row.entry.taken, row.entry.cost) == ("shortfall", 50, 60)
+    assert "did not move 10" in row.entry.last_error
+    assert "ends with a shortfall" in caplog.text
+
+
+async def test_a_shortfall_that_a_person_retries(bench):
+    """After the customer has got more credits a retry takes what is missing, and no more: the log knows the rest."""
+    charge = await bench.open("all")
+    close(charge, Decimal(60))
+    await bench.settle()
+    await bench.client.balances.create("ada", "ai_credits", included_grant=100)
+    bench.machine.advance(hours=48)
+    assert await bench.outbox.store.retry(charge.id, now=bench.machine.ms)
+    await bench.settle()
+
+    assert bench.used == 60
+    assert await bench.rows() == []
+
+
+# Old rows.
+
+
+@pytest.mark.parametrize("was_done", [False, True])
+async def test_a_row_from_a_backup_is_looked_up_first(bench, was_done):
+    """Autumn has forgotten its key, so only the log can tell whether it was delivered."""
+    charge = await bench.open()
+    entry = replace(charge._entry, cost=NOTHING, due_at=bench.machine.ms)
+    if was_done:
+        await bench.delivery.deliver(entry)
+    bench.machine.advance(hours=49)
+    bench.line.emulator._store.run("DELETE FROM claims")
+    bench.put(entry)
+    await bench.settle()
+
+    assert bench.events() == ["5", "-5"]
+
+
+async def test_two_days_without_autumn_are_no_reason_to_give_up(bench):
+    """Nothing is parked that the log can decide, however long it took."""
+    charge = await bench.open()
+    bench.line.fault("balances.track", "lost", *["refused"] * 3)
+    bench.line.fault("balances.check", *["refused"] * 3)
+    charge.refund()
+    for _ in range(5):
+        await bench.round()
+        bench.machine.advance(hours=12)
+    await bench.settle()
+
+    assert bench.used == 0
+
+
+async def test_clocks_that_disagree_by_hours(bench):
+    """A lost check is given back although this machine's clock is hours off: the log is asked by charge."""
+    for hours in (6, -6):
+        bench.machine.ms += hours * 3_600_000
+        bench.line.emulator._store.move_clock(-hours * 3_600_000)
+        bench.line.fault("balances.check", "answer lost")
+        with pytest.raises(Exception, match="broke"):
+            await bench.open()
+        await bench.settle()
+        assert bench.used == 0
+    assert STALE_MS > 6 * 3_600_000
+
+
+# Many look-ups.
+
+
+async def test_a_look_up_asks_for_its_charge_alone(bench, monkeypatch):
+    """A busy customer's thousands of events are not read for each: one sum says what the charge has come to."""
+    for _ in range(30):
+        (await bench.open("small")).keep()
+    charge = await bench.open()
+    bench.line.fault("balances.track", "answer lost")
+    charge.refund()
+    bench.line.calls.clear()
+    await bench.settle()
+
+    assert [name for name, _, _ in bench.line.calls if name.startswith("events.")] == ["events.aggregate"]
+    (asked,) = [body for name, body, _ in bench.line.calls if name == "events.aggregate"]
+    assert asked["filter_by"] == {"charge_id": charge.id}
+
+
+# What a dead worker never wrote.
+
+
+async def test_charges_that_were_never_written_are_found(bench, monkeypatch):
+    """All of them, over many pages, and only those: not what is complete, no holds, no events of other origin."""
+    monkeypatch.setattr(_delivery, "_EVENTS_A_PAGE", 2)
+    charges = [await bench.open("large" if number % 2 else "small") for number in range(5)]
+    hold = await bench.open(charging="hold")
+    await bench.client.balances.track("ada", feature_id="ai_usage", value=1, properties={"charge_id": "mine-99"})
+    await bench.client.balances.track("ada", feature_id="ai_usage", value=1)
+    worker = WorkerRow(bench.outbox.worker_id, beat=1, complete_to=2, seen_at=bench.machine.ms)
+    found = {entry.charge_id: entry for entry in await bench.delivery.find_unwritten(worker)}
+
+    assert set(found) == {charge.id for charge in charges[2:]}
+    assert hold.id not in found
+    for charge in charges[2:]:
+        entry = found[charge.id]
+        assert (entry.credits, entry.cost, entry.doubt) == (charge.credits, 0, Doubt.UNKNOWN)
+        assert (entry.customer_id, entry.feature_id) == (ADA.id, "ai_usage")
+
+
+async def test_what_is_found_is_given_back_once(bench):
+    """Also when its worker lives and has settled it at the same moment."""
+    first, second = await bench.open(), await bench.open()
+    first.refund()
+    await bench.settle()
+    worker = WorkerRow(bench.outbox.worker_id, beat=1, complete_to=0, seen_at=bench.machine.ms)
+    for entry in await bench.delivery.find_unwritten(worker):
+        bench.put(replace(entry, due_at=bench.machine.ms))
+    await bench.settle()
+
+    assert bench.used == 0
+    assert sorted(bench.events()) == ["-5", "-5", "5", "5"]
+    assert second.closed is False
+
+
+async def test_settling_events_are_not_taken_for_charges(bench):
+    """A refund's event is about the same charge, whichever of the two the log shows first."""
+    charge = await bench.open()
+    charge.settle(8)
+    await bench.settle()
+    worker = WorkerRow(bench.outbox.worker_id, beat=1, complete_to=0, seen_at=bench.machine.ms)
+    (entry,) = await bench.delivery.find_unwritten(worker)
+    bench.put(replace(entry, due_at=bench.machine.ms))
+    await bench.settle()
+
+    assert bench.used == 0
+    assert entry.charge_id == charge.id
+
+
+@pytest.mark.usefixtures("_slow_turns")
+async def test_the_log_is_not_asked_too_often():
+    """Look-ups of one process queue: Autumn answers 25 of them a second for the whole organisation."""
+    async with bench_of() as bench:
+        turns = []
+        sleep = _delivery.asyncio.sleep
+
+        async def note(seconds):
+            turns.append(seconds)
+            await sleep(0)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_delivery.asyncio, "sleep", note)
+            for _ in range(4):
+                await bench.delivery._turn("sums", 0.1)
+            await bench.delivery._turn("pages of bob", 0.25)
+
+    assert turns == pytest.approx([0, 0.1, 0.2, 0.3, 0], abs=0.09)
+
+
+@pytest.fixture
+def _slow_turns():
+    return None
