@@ -268,7 +268,13 @@ class Autumn:
             sender.start()
             stack.push_async_callback(sender.stop, within=within)
             silence = settings.outbox_lease + settings.timeout + settings.event_delay
-            rescuer = Rescuer(outbox, delivery.find_unwritten, silence=silence, machine=machine)
+            rescuer = Rescuer(
+                outbox,
+                delivery.find_unwritten,
+                silence=silence,
+                knows_the_time=lambda: client.knows_the_time,
+                machine=machine,
+            )
             rescuer.start()
             stack.push_async_callback(rescuer.stop, within=within)
             if not settings.emulator and store.account.organisation is None:

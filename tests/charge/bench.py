@@ -5,6 +5,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from decimal import Decimal
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ class Line(AsgiTransport):
         self.faults: dict[str, list[str]] = {}
         self.calls: list[tuple[str, dict[str, Any], str | None]] = []
         self.meanwhile: Callable[[], Any] | None = None
+        self.dates = False
+        """Whether answers say what time it is at Autumn."""
         self._delayed: list[Callable[[], Any]] = []
 
     def fault(self, operation: str, *kinds: str) -> None:
@@ -60,7 +63,11 @@ class Line(AsgiTransport):
 
         waiting = self.faults.get(operation)
         kind = waiting.pop(0) if waiting else "none"
-        return await FAULTS[kind](self, arrive, operation, key)
+        answer: Answer = await FAULTS[kind](self, arrive, operation, key)
+        if self.dates:
+            date = formatdate(self.emulator.clock.now() / 1000, usegmt=True)
+            return Answer(answer.status, {**answer.headers, "date": date}, answer.body)
+        return answer
 
     async def deliver_delayed(self) -> None:
         """Have what was held up arrive now."""
@@ -174,21 +181,22 @@ FAULTS = {
 class Bench:
     """What a service runs, wired by hand, with one clock for everybody."""
 
-    def __init__(self, machine: FakeMachine, outbox: Outbox, line: Line, **settings: Any) -> None:
+    def __init__(self, machine: FakeMachine, line: Line, **settings: Any) -> None:
         self.settings = AutumnSettings(
             _env_file=None, **{"secret_key": EMULATOR_KEY, "max_retries": 0, "event_delay": 120.0} | settings
         )
         self.machine = machine
-        self.outbox = outbox
         self.line = line
         self.client = AutumnClient(self.settings, transport=line, machine=machine)
+        store = MemoryStore(MemoryDatabase(), SANDBOX)
+        self.outbox = Outbox(store, machine=machine, clock_offset_ms=lambda: self.client.clock_offset_ms)
         self.customers = KnownCustomers(self.client, ttl=3600)
         self.delivery = Delivery(self.settings, client=self.client, machine=machine)
         prices = ModelPrices({"small": 1, "large": 5, "all": 50})
         self.charges = Charges(
-            self.settings, client=self.client, customers=self.customers, prices=prices, outbox=outbox
+            self.settings, client=self.client, customers=self.customers, prices=prices, outbox=self.outbox
         )
-        self._sender = Sender(outbox, self.delivery.deliver, machine=machine)
+        self._sender = Sender(self.outbox, self.delivery.deliver, machine=machine)
 
     async def open(self, model: str = "large", **options: Any) -> Charge:
         return await self.charges.open(ADA, model, **options)
@@ -204,7 +212,7 @@ class Bench:
             due_at = await self.outbox.store.next_due_at()
             if due_at is None:
                 return rounds
-            self.machine.advance(seconds=max(0, due_at - self.machine.ms) / 1000 + 0.001)
+            self.machine.advance(seconds=max(0, due_at - self.outbox.now()) / 1000 + 0.001)
         raise AssertionError([row.entry for row in await self.rows()])
 
     async def rows(self) -> list[Row]:
@@ -234,13 +242,12 @@ async def bench_of(**settings: Any) -> AsyncIterator[Bench]:
     catalog = Catalog.from_source(TEMPLATES["credits"], Path("autumn_config.py"))
     emulator = Emulator(":memory:", catalog=catalog, clock=machine.wall_ms)
     emulator.call("customers.get_or_create", {"customer_id": "ada"})
-    outbox = Outbox(MemoryStore(MemoryDatabase(), SANDBOX), machine=machine)
-    await outbox.start()
-    bench = Bench(machine, outbox, Line(emulator), **settings)
+    bench = Bench(machine, Line(emulator), **settings)
+    await bench.outbox.start()
     try:
         yield bench
     finally:
         await bench.customers.drain()
-        await outbox.stop(within=10)
+        await bench.outbox.stop(within=10)
         await bench.client.aclose()
         emulator.close()

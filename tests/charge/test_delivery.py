@@ -1,12 +1,13 @@
 """What is done at Autumn for an entry, step by step: each credit moves once, whatever gets lost on the way."""
 
+import asyncio
 from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 
 from charge.bench import ADA, FAULTS, bench_of
-from fastapi_autumn.charge import _delivery
+from fastapi_autumn.charge import _event_log
 from fastapi_autumn.errors import CustomerNotFound
 from fastapi_autumn.models import EventTotal
 from fastapi_autumn.settlement.entry import STALE_MS, Doubt
@@ -460,7 +461,7 @@ async def test_a_look_up_asks_for_its_charge_alone(bench, monkeypatch):
 
 async def test_charges_that_were_never_written_are_found(bench, monkeypatch):
     """All of them, over many pages, and only those: not what is complete, no holds, no events of other origin."""
-    monkeypatch.setattr(_delivery, "_EVENTS_A_PAGE", 2)
+    monkeypatch.setattr(_event_log, "_EVENTS_A_PAGE", 2)
     charges = [await bench.open("large" if number % 2 else "small") for number in range(5)]
     hold = await bench.open(charging="hold")
     await bench.client.balances.track("ada", feature_id="ai_usage", value=1, properties={"charge_id": "mine-99"})
@@ -505,26 +506,33 @@ async def test_settling_events_are_not_taken_for_charges(bench):
     assert entry.charge_id == charge.id
 
 
-@pytest.mark.usefixtures("_slow_turns")
-async def test_the_log_is_not_asked_too_often():
+async def test_one_reading_of_the_log_answers_all_who_wait_for_it(bench):
+    """Look-ups of one customer that fell due together read their events once, and a later one reads them again."""
+    entries = [a_charge(bench.outbox) for _ in range(5)]
+    bench.machine.advance(seconds=121)
+    before = len(bench.line.calls)
+
+    nets = await asyncio.gather(*(bench.delivery._log.net_of(entry) for entry in entries))
+
+    assert nets == [0] * 5
+    assert [operation for operation, _, _ in bench.line.calls[before:]] == ["events.list"]
+    await bench.delivery._log.net_of(replace(entries[0], due_at=bench.machine.ms + 1))
+    assert len(bench.line.calls) == before + 2
+
+
+async def test_the_log_is_not_asked_too_often(monkeypatch):
     """Look-ups of one process queue: Autumn answers 25 of them a second for the whole organisation."""
+    turns = []
+    sleep = asyncio.sleep
+
+    async def note(seconds):
+        turns.append(seconds)
+        await sleep(0)
+
     async with bench_of() as bench:
-        turns = []
-        sleep = _delivery.asyncio.sleep
+        monkeypatch.setattr(_event_log.asyncio, "sleep", note)
+        for _ in range(4):
+            await bench.delivery._log._turn("sums", 0.1)
+        await bench.delivery._log._turn("pages of bob", 0.25)
 
-        async def note(seconds):
-            turns.append(seconds)
-            await sleep(0)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(_delivery.asyncio, "sleep", note)
-            for _ in range(4):
-                await bench.delivery._turn("sums", 0.1)
-            await bench.delivery._turn("pages of bob", 0.25)
-
-    assert turns == pytest.approx([0, 0.1, 0.2, 0.3, 0], abs=0.09)
-
-
-@pytest.fixture
-def _slow_turns():
-    return None
+    assert turns[:5] == pytest.approx([0, 0.1, 0.2, 0.3, 0], abs=0.09)

@@ -1,8 +1,6 @@
 """Doing at Autumn what the entries of the outbox need."""
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from decimal import Decimal
 from http import HTTPStatus
@@ -10,6 +8,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from fastapi_autumn import telemetry
 from fastapi_autumn._machine import MACHINE, Machine
+from fastapi_autumn.charge._event_log import EventLog
 from fastapi_autumn.client import AutumnClient
 from fastapi_autumn.errors import (
     CustomerNotFound,
@@ -20,7 +19,7 @@ from fastapi_autumn.errors import (
     Unavailable,
     Uncertain,
 )
-from fastapi_autumn.models import Customer, Event, TrackResult
+from fastapi_autumn.models import Customer, TrackResult
 from fastapi_autumn.settings import AutumnSettings
 from fastapi_autumn.settlement import Entry, ledger
 from fastapi_autumn.settlement import entry as rule
@@ -34,15 +33,6 @@ __all__ = ["Delivery"]
 
 _log = logging.getLogger("fastapi_autumn.outbox")
 
-_HOUR_MS = 3_600_000
-_LOG_SLACK_MS = 12 * _HOUR_MS
-"""How far clocks may be apart without a charge being missed in the log. As the log is asked by charge, it is cheap."""
-_SCAN_SLACK_MS = _HOUR_MS // 4
-"""As above, where all events of a time have to be read. `seen_at` is by Autumn's clock, as far as that is known."""
-_EVENTS_A_PAGE = 1000
-_SECONDS_BETWEEN_PAGES = 0.25
-_SECONDS_BETWEEN_LOOK_UPS = 0.1
-"""Autumn answers 25 such calls a second for the whole organisation, and 5 pages of the log for one customer."""
 _FIRST_BACKOFF_MS = 500
 _LONGEST_BACKOFF_MS = 300_000
 _LONGEST_RETRY_AFTER_SECONDS = 3600.0
@@ -79,7 +69,7 @@ class Delivery:
         self._event_delay_ms = int(settings.event_delay * 1000)
         self._client = client
         self._machine = machine
-        self._turns: dict[str, float] = {}
+        self._log = EventLog(client, now=self._now)
 
     async def deliver(self, entry: Entry) -> "Result":
         """Do what `entry` needs, as far as that is possible now, and return what is left of it."""
@@ -103,7 +93,7 @@ class Delivery:
         Such a charge never got as far as an answer to a caller, or it ended in the worker's last moments.
         """
         found: dict[str, Entry] = {}
-        async for event in self._events(start=worker.seen_at - _SCAN_SLACK_MS):
+        async for event in self._log.events_since(worker.seen_at):
             charge = str(event.properties.get(ledger.CHARGE_ID, ""))
             number = ledger.charge_number(charge, worker.id)
             if number is None or number <= worker.complete_to or ledger.is_hold(event.properties):
@@ -132,9 +122,9 @@ class Delivery:
             try:
                 return await self._perform(step, entry)
             except CustomerNotFound:
-                if not entry.cost:
+                if entry.taken or not entry.cost:
                     # Whatever was taken was deleted together with the customer.
-                    return replace(entry, taken=Decimal(0), held=False, to_grant=Decimal(0), doubt=Doubt.NONE)
+                    return replace(entry, taken=entry.cost, held=False, to_grant=Decimal(0), doubt=Doubt.NONE)
                 # Served while Autumn could not be asked, and never heard of there.
                 await self._client.customers.get_or_create(Customer(entry.customer_id))
                 return await self._perform(step, entry)
@@ -184,10 +174,10 @@ class Delivery:
         return False
 
     async def _look(self, entry: Entry) -> Entry:
-        shown = await self._net(entry)
+        shown = await self._log.sum_of(entry)
         if not rule.is_enough(entry, shown):
             # A sum may lag behind the log itself, and nothing is given up for lost on the word of a sum.
-            shown = await self._net_by_the_log(entry)
+            shown = await self._log.net_of(entry)
         # Before the first answer nobody knows how wrong this machine's clock is, so a look may have come too early.
         self._when_due(entry)
         if entry.doubt is not Doubt.IN_USE:
@@ -258,54 +248,6 @@ class Delivery:
         if isinstance(error, RateLimited):
             attempts = entry.attempts
         return replace(entry, attempts=attempts, due_at=self._now() + int(pause), last_error=str(error))
-
-    # What the log says.
-
-    async def _net(self, entry: Entry) -> Decimal:
-        await self._turn("sums", _SECONDS_BETWEEN_LOOK_UPS)
-        sums = await self._client.events.aggregate(
-            entry.customer_id,
-            entry.feature_id,
-            filter_by={ledger.CHARGE_ID: entry.charge_id},
-            start=entry.created_at - _LOG_SLACK_MS,
-            end=self._now() + _LOG_SLACK_MS,
-        )
-        total = sums.total.get(entry.feature_id)
-        return Decimal(0) if total is None else total.sum
-
-    async def _net_by_the_log(self, entry: Entry) -> Decimal:
-        net = Decimal(0)
-        # Enough for any clock of any machine would be all events of the customer; the sum has looked there already.
-        start = entry.created_at - _SCAN_SLACK_MS
-        async for event in self._events(start=start, customer_id=entry.customer_id):
-            if event.properties.get(ledger.CHARGE_ID) == entry.charge_id and event.feature_id == entry.feature_id:
-                net += event.value
-        return net
-
-    async def _events(self, *, start: int, customer_id: str | None = None) -> AsyncIterator[Event]:
-        cursor = ""
-        while True:
-            await self._turn(f"pages of {customer_id}", _SECONDS_BETWEEN_PAGES)
-            page = await self._client.events.list(
-                customer_id=customer_id,
-                start=start,
-                start_cursor=cursor,
-                limit=_EVENTS_A_PAGE,
-            )
-            for event in page.list:
-                yield event
-            if not page.next_cursor:
-                return
-            cursor = page.next_cursor
-
-    async def _turn(self, line: str, seconds: float) -> None:
-        """Wait for one's turn in a line that moves on every so many seconds."""
-        now = asyncio.get_running_loop().time()
-        at = max(now, self._turns.get(line, 0.0))
-        if len(self._turns) > _EVENTS_A_PAGE:
-            self._turns = {name: next_at for name, next_at in self._turns.items() if next_at > now}
-        self._turns[line] = at + seconds
-        await asyncio.sleep(at - now)
 
 
 def _is_dropped(result: TrackResult, entry: Entry) -> bool:

@@ -72,6 +72,11 @@ class AutumnClient(Operations):
         """The same operations for a front end, whose failures and floods stay apart from refunds and look-ups."""
 
     @property
+    def knows_the_time(self) -> bool:
+        """Whether an answer of Autumn's has told its time of day yet."""
+        return self._clock.is_known
+
+    @property
     def clock_offset_ms(self) -> int:
         """What to add to this machine's time of day to get Autumn's, in milliseconds; 0 before the first answer.
 

@@ -20,6 +20,11 @@ class RemoteClock:
         self._offset: float | None = None
         self._last: tuple[str, int | None] = ("", None)
 
+    @property
+    def is_known(self) -> bool:
+        """Whether anything is known about their clock."""
+        return self._offset is not None
+
     def learn(self, date: str | None, *, sent_ms: int, received_ms: int) -> None:
         """Take into account an answer dated `date` to a request that was sent and answered at these times of ours."""
         theirs = self._read(date)

@@ -30,6 +30,7 @@ class Rescuer:
         outbox: The outbox of the worker that looks.
         find_unwritten: Finds at Autumn the charges of a silent worker that it never wrote down, and returns what gives
             them back.
+        knows_the_time: Whether Autumn's clock is known here, by which workers note when they were last seen.
         silence: Seconds without a heartbeat after which a worker is taken for dead. It has to cover the lease, in which
             a worker may still begin deductions, the time-out of such a call, and the delay of the event log.
         machine: The steady clock.
@@ -41,11 +42,13 @@ class Rescuer:
         find_unwritten: Callable[[WorkerRow], Awaitable[Sequence[Entry]]],
         *,
         silence: float,
+        knows_the_time: Callable[[], bool] = lambda: True,
         machine: Machine = MACHINE,
     ) -> None:
         self._outbox = outbox
         self._find_unwritten = find_unwritten
         self._silence = silence
+        self._knows_the_time = knows_the_time
         self._machine = machine
         self._watched: dict[str, tuple[int, float]] = {}
         # Until when the silent workers are this one's to settle: one failure at Autumn must not cost the whole claim.
@@ -124,6 +127,8 @@ class Rescuer:
         }
         if not self._outbox.shows_life:
             return []
+        if not self._knows_the_time():
+            return [worker for worker in others if steady - self._watched[worker.id][1] > self._silence]
         long_ago = self._outbox.now() - _CERTAIN_SILENCE_MS - int(self._silence * 1000)
         return [
             worker
