@@ -69,6 +69,19 @@ async def test_many_at_once_for_one_customer_are_one_call(autumn: CustomersOnly)
     assert len(autumn.asked) == 1
 
 
+async def test_a_record_comes_out_of_a_confirmation_that_is_under_way(autumn: CustomersOnly) -> None:
+    """A request that needs to know the customer's plans does not ask a second time, and one that comes later does."""
+    registry = known(autumn)
+    autumn.hold.clear()
+    waiting = [asyncio.create_task(registry.exists(ADA)), asyncio.create_task(registry.record(ADA))]
+    await asyncio.sleep(0.01)
+    autumn.hold.set()
+    assert (await asyncio.gather(*waiting))[1].id == "ada"
+    assert len(autumn.asked) == 1
+    assert (await registry.record(ADA)).id == "ada"
+    assert len(autumn.asked) == 2
+
+
 async def test_customers_do_not_wait_for_each_other(autumn: CustomersOnly) -> None:
     """One call per customer, all at the same time."""
     registry = known(autumn)

@@ -273,6 +273,28 @@ def test_the_example_file_is_safe_to_copy() -> None:
         settings.require_backend()
 
 
+@pytest.mark.parametrize("name", ["AUTUMN_SECRET_KEY", "autumn_secret_key", "AUTUMN_PROD_SECRET_KEY"])
+def test_a_file_does_not_send_an_exported_key_elsewhere(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `.env` in somebody else's code must not decide where the key of the shell goes."""
+    Path(".env").write_text("AUTUMN_BASE_URL=https://autumn.attacker.example\n")
+    monkeypatch.setenv(name, TEST_KEY)
+    with pytest.raises(ConfigurationError, match="set both in the same place"):
+        AutumnSettings.load()
+
+    Path(".env").write_text("AUTUMN_BASE_URL=http://localhost:8080\n")
+    assert AutumnSettings.load().base_url == "http://localhost:8080"
+
+    Path(".env").write_text("AUTUMN_BASE_URL=https://autumn.attacker.example\n")
+    monkeypatch.setenv("AUTUMN_BASE_URL", "https://autumn.example")
+    assert AutumnSettings.load().base_url == "https://autumn.example"
+
+
+def test_key_and_address_may_stand_in_one_file() -> None:
+    """Who writes both into `.env` means both."""
+    Path(".env").write_text(f"AUTUMN_BASE_URL=https://autumn.example\nAUTUMN_SECRET_KEY={TEST_KEY}\n")
+    assert AutumnSettings.load().base_url == "https://autumn.example"
+
+
 @pytest.mark.parametrize(
     ("url", "safe"),
     [

@@ -220,7 +220,8 @@ class Purchases:
 
 async def _record(runtime: Runtime, customer: Customer, wish: Wish) -> CustomerRecord | EntityRecord:
     if wish.entity_id is None:
-        return await runtime.customers.record(customer)
+        # Not one that is under way: it may have been read before the purchase was made.
+        return await runtime.client.front_end.customers.get_or_create(customer)
     await runtime.customers.exists(customer)
     return await runtime.client.front_end.entities.get(customer.id, wish.entity_id)
 

@@ -9,7 +9,7 @@ import logging
 import re
 from collections import OrderedDict
 
-from .client import AutumnClient
+from .client import AutumnClient, Confirmation
 from .errors import AutumnError, Overloaded
 from .models import Customer, CustomerRecord
 
@@ -46,7 +46,7 @@ class KnownCustomers:
         self._ttl = ttl
         self._seen: OrderedDict[str, float] = OrderedDict()
         self._limited: set[str] = set()
-        self._under_way: dict[str, asyncio.Task[bool]] = {}
+        self._under_way: dict[str, asyncio.Task[Confirmation]] = {}
         self._quiet_until = 0.0
 
     def has_seen(self, customer: Customer) -> bool:
@@ -57,7 +57,7 @@ class KnownCustomers:
         """Whether Autumn limits this customer's use of a feature, as of their last confirmation."""
         return customer.id in self._limited
 
-    def ensure(self, customer: Customer) -> "asyncio.Task[bool] | None":
+    def ensure(self, customer: Customer) -> "asyncio.Task[Confirmation] | None":
         """Begin to create or confirm the customer; callers for one customer share one call.
 
         Returns None when a confirmation is recent enough. The task's failure is logged, so it need not be awaited.
@@ -68,10 +68,7 @@ class KnownCustomers:
         seen_at = self._seen.get(customer.id)
         if seen_at is not None and self._ttl and asyncio.get_running_loop().time() - seen_at < self._ttl:
             return None
-        task = asyncio.create_task(self._client.customers.confirm(customer), name="autumn-customer")
-        self._under_way[customer.id] = task
-        task.add_done_callback(lambda done: self._finish(customer.id, done))
-        return task
+        return self._start(customer)
 
     async def exists(self, customer: Customer) -> None:
         """Make sure that the customer exists: wait for a new one, confirm a known one beside the request.
@@ -90,9 +87,9 @@ class KnownCustomers:
 
     async def record(self, customer: Customer) -> CustomerRecord:
         """Return the customer as Autumn has them now, created if need be."""
-        record = await self._client.customers.get_or_create(customer)
-        self._remember(customer.id, has_usage_limit=bool(record.billing_controls.usage_limits))
-        return record
+        # What is under way was sent a moment ago; only what was answered before is too old.
+        task = self._under_way.get(customer.id) or self._start(customer)
+        return (await asyncio.shield(task)).record()
 
     async def drain(self) -> None:
         """Wait until everybody who is to be confirmed is."""
@@ -100,6 +97,12 @@ class KnownCustomers:
             # Not `gather`: with tasks that are already done it does not yield on Python 3.12 and later, so that
             # `_finish` never runs and this loop never ends.
             await asyncio.wait(self._under_way.values())
+
+    def _start(self, customer: Customer) -> asyncio.Task[Confirmation]:
+        task = asyncio.create_task(self._client.customers.confirm(customer), name="autumn-customer")
+        self._under_way[customer.id] = task
+        task.add_done_callback(lambda done: self._finish(customer.id, done))
+        return task
 
     def _remember(self, customer_id: str, *, has_usage_limit: bool) -> None:
         if has_usage_limit:
@@ -111,13 +114,13 @@ class KnownCustomers:
         if len(self._seen) > _REMEMBERED:
             self._limited.discard(self._seen.popitem(last=False)[0])
 
-    def _finish(self, customer_id: str, task: asyncio.Task[bool]) -> None:
+    def _finish(self, customer_id: str, task: asyncio.Task[Confirmation]) -> None:
         del self._under_way[customer_id]
         if task.cancelled():
             return
         error = task.exception()
         if error is None:
-            self._remember(customer_id, has_usage_limit=task.result())
+            self._remember(customer_id, has_usage_limit=task.result().has_usage_limit)
         elif isinstance(error, AutumnError):
             self._warn(error)
         else:

@@ -1,6 +1,7 @@
 """Settings, read from `AUTUMN_*` variables and from `.env`."""
 
 import ipaddress
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -27,6 +28,7 @@ LIVE_KEYS = "am_sk_live_"
 _SECRET_KEY = re.compile(r"am_sk_(test|live)_[A-Za-z0-9_-]{6,}")
 _ORIGIN = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[^/?#\s@:\[\]]+)(:(?P<port>[0-9]{1,5}))?")
 _LAST_PORT = 65535
+_KEYS = {"AUTUMN_SECRET_KEY", "AUTUMN_PROD_SECRET_KEY"}
 
 
 class AutumnSettings(BaseSettings):
@@ -142,15 +144,32 @@ class AutumnSettings(BaseSettings):
         """Read the settings from the environment and `.env`.
 
         Raises:
-            ConfigurationError: A variable has a value that cannot be used; the message names it, never its value.
+            ConfigurationError: A variable has a value that cannot be used; the message names it, never its value. Or
+                `.env` would send a key of the environment elsewhere.
         """
         try:
-            return cls()
+            settings = cls()
         except ValidationError as error:
             raise ConfigurationError(_in_one_sentence_each(error)) from None
         except UnicodeDecodeError:
             # Its own text would show what is in the file.
             raise ConfigurationError(".env is not UTF-8; save it in that encoding.") from None
+        settings.require_one_source()
+        return settings
+
+    def require_one_source(self) -> None:
+        """Refuse an address out of `.env` for a key out of the environment: the file may have come with other code.
+
+        Raises:
+            ConfigurationError: It is so, and the address is not on this machine.
+        """
+        exported = {name.upper() for name in os.environ}
+        moved = self.base_url != type(self).model_fields["base_url"].default and "AUTUMN_BASE_URL" not in exported
+        if moved and exported & _KEYS and not _is_this_machine(urlsplit(self.base_url).hostname or ""):
+            raise ConfigurationError(
+                "AUTUMN_BASE_URL stands in .env and the key in the environment. A .env that came with somebody else's "
+                "code could send your key anywhere, so set both in the same place."
+            )
 
     def require_backend(self) -> None:
         """Refuse settings with which no call to Autumn could work, or with which it is unclear which Autumn is meant.

@@ -7,6 +7,7 @@ from pydantic import SecretStr
 from fastapi_autumn._machine import MACHINE, Machine
 from fastapi_autumn.client._bodies import UNCHANGED
 from fastapi_autumn.client._calls import Caller, Repeat
+from fastapi_autumn.client._customers import Confirmation
 from fastapi_autumn.client._operations import Operations
 from fastapi_autumn.client._pressure import Lane, Limiter
 from fastapi_autumn.errors import ConfigurationError
@@ -16,7 +17,7 @@ from fastapi_autumn.transports import Transport, transport_for
 if TYPE_CHECKING:
     import httpx  # for an annotation only: transports.py is the one module that depends on it
 
-__all__ = ["UNCHANGED", "AutumnClient", "Operations", "Repeat"]
+__all__ = ["UNCHANGED", "AutumnClient", "Confirmation", "Operations", "Repeat"]
 
 
 class AutumnClient(Operations):

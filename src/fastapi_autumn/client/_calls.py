@@ -36,7 +36,7 @@ from fastapi_autumn.errors import (
 from fastapi_autumn.settings import API_VERSION
 from fastapi_autumn.transports import Answer, Transport
 
-__all__ = ["Caller", "Repeat"]
+__all__ = ["Caller", "Repeat", "parse"]
 
 _T = TypeVar("_T", bound=BaseModel)
 _FIRST_BACKOFF = 0.1
@@ -103,7 +103,7 @@ class Caller:
         Raises:
             UnsendableRequest: JSON cannot write `body`, or no header can carry the key.
         """
-        answer = await self._call(operation, body, idempotency_key=idempotency_key, repeat=repeat)
+        answer = await self.ask(operation, body, idempotency_key=idempotency_key, repeat=repeat)
         return _json_answer(operation, answer)
 
     async def get(self, path: str) -> Answer:
@@ -111,9 +111,10 @@ class Caller:
         answer = await self._send("GET", path, b"", customer="", idempotency_key=None, repeat=Repeat.IDEMPOTENT)
         return _json_answer(path, answer)
 
-    async def _call(
+    async def ask(
         self, operation: str, body: Mapping[str, Any] | Sequence[Any], *, idempotency_key: str | None, repeat: Repeat
     ) -> Answer:
+        """Send one operation and return Autumn's 2xx answer unread."""
         return await self._send(
             "POST",
             operation,
@@ -223,19 +224,28 @@ class Caller:
             verified: Refuse a 202, with which Autumn puts the work off or fails open.
             about: Tells whether the answer names whom it was asked about, so that two mixed up on the way show.
         """
-        answer = await self._call(operation, body, idempotency_key=idempotency_key, repeat=repeat)
+        answer = await self.ask(operation, body, idempotency_key=idempotency_key, repeat=repeat)
         if verified and answer.status == HTTPStatus.ACCEPTED:
             raise NotVerified(operation, "Autumn answered 202 without looking at the balance", status=answer.status)
-        try:
-            read = model.model_validate_json(answer.body)
-        except ValidationError as error:
-            fields = ", ".join(sorted({".".join(map(str, e["loc"])) or "the body" for e in error.errors()}))
-            reason = f"Autumn's answer has another shape than documented: {fields}"
-            raise UnexpectedAnswer(operation, reason, status=answer.status) from None
-        if about is not None and not about(read):
-            reason = "the answer is about another customer or entity than the one asked for"
-            raise UnexpectedAnswer(operation, reason, status=answer.status)
-        return read
+        return parse(model, operation, answer, about=about)
+
+
+def parse(model: type[_T], operation: str, answer: Answer, *, about: Callable[[Any], bool] | None = None) -> _T:
+    """Read an answer as `model`, and see whether it is about whom it was asked.
+
+    Raises:
+        UnexpectedAnswer: It has another shape, or is about somebody else.
+    """
+    try:
+        read = model.model_validate_json(answer.body)
+    except ValidationError as error:
+        fields = ", ".join(sorted({".".join(map(str, e["loc"])) or "the body" for e in error.errors()}))
+        reason = f"Autumn's answer has another shape than documented: {fields}"
+        raise UnexpectedAnswer(operation, reason, status=answer.status) from None
+    if about is not None and not about(read):
+        reason = "the answer is about another customer or entity than the one asked for"
+        raise UnexpectedAnswer(operation, reason, status=answer.status)
+    return read
 
 
 def _json(operation: str, body: Mapping[str, Any] | Sequence[Any]) -> bytes:

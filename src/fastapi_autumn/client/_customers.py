@@ -1,17 +1,19 @@
 """The operations `customers.*`."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import BaseModel
 
 from fastapi_autumn import models
 from fastapi_autumn.client._bodies import UNCHANGED, Done, Unchanged, changed, given, is_record_of
-from fastapi_autumn.client._calls import Caller, Repeat
+from fastapi_autumn.client._calls import Caller, Repeat, parse
+from fastapi_autumn.transports import Answer
 
-__all__ = ["Customers"]
+__all__ = ["Confirmation", "Customers"]
 
-_M = TypeVar("_M", bound=BaseModel)
+_GET_OR_CREATE = "customers.get_or_create"
 
 
 class Customers:
@@ -24,28 +26,17 @@ class Customers:
         self, customer: models.Customer, *, expand: Sequence[str] | None = None
     ) -> models.CustomerRecord:
         """Make sure that the customer exists and return them; auto-enabled plans are attached on creation."""
-        return await self._get_or_create(models.CustomerRecord, customer, expand)
-
-    async def confirm(self, customer: models.Customer) -> bool:
-        """Make sure that the customer exists; returns whether Autumn limits their use of a feature.
-
-        No more of the answer is read than that, and whom it names.
-        """
-        confirmed = await self._get_or_create(_Confirmed, customer, None)
-        return bool(confirmed.billing_controls.usage_limits)
-
-    async def _get_or_create(self, model: type[_M], customer: models.Customer, expand: Sequence[str] | None) -> _M:
-        body = given(
-            customer_id=customer.id,
-            name=customer.name,
-            email=customer.email,
-            fingerprint=customer.fingerprint,
-            metadata=customer.metadata,
-            expand=expand,
-        )
+        body = _body(customer) | given(expand=expand)
         return await self._caller.read(
-            model, "customers.get_or_create", body, repeat=Repeat.IDEMPOTENT, about=is_record_of(customer.id)
+            models.CustomerRecord, _GET_OR_CREATE, body, repeat=Repeat.IDEMPOTENT, about=is_record_of(customer.id)
         )
+
+    async def confirm(self, customer: models.Customer) -> "Confirmation":
+        """Make sure that the customer exists, and read no more of the answer than is needed for that."""
+        body = _body(customer)
+        answer = await self._caller.ask(_GET_OR_CREATE, body, idempotency_key=None, repeat=Repeat.IDEMPOTENT)
+        confirmed = parse(_Confirmed, _GET_OR_CREATE, answer, about=is_record_of(customer.id))
+        return Confirmation(has_usage_limit=bool(confirmed.billing_controls.usage_limits), answer=answer)
 
     async def get(self, customer_id: str, *, expand: Sequence[str] | None = None) -> models.CustomerRecord:
         """Return one customer.
@@ -98,6 +89,32 @@ class Customers:
         await self._caller.read(Done, "customers.delete", body)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confirmation:
+    """A customer whom Autumn has. `has_usage_limit` tells whether Autumn limits their use of a feature."""
+
+    has_usage_limit: bool
+    answer: Answer = field(repr=False)
+
+    def record(self) -> models.CustomerRecord:
+        """Read the rest of the answer.
+
+        Raises:
+            UnexpectedAnswer: It has another shape than documented.
+        """
+        return parse(models.CustomerRecord, _GET_OR_CREATE, self.answer)
+
+
 class _Confirmed(BaseModel):
     id: str
     billing_controls: models.BillingControls = models.BillingControls()
+
+
+def _body(customer: models.Customer) -> dict[str, Any]:
+    return given(
+        customer_id=customer.id,
+        name=customer.name,
+        email=customer.email,
+        fingerprint=customer.fingerprint,
+        metadata=customer.metadata,
+    )
