@@ -203,6 +203,8 @@ def process(module: str, *arguments: object) -> Any:
         except subprocess.TimeoutExpired:
             started.kill()
             raise
+        finally:
+            started.stdin.close()
 
 
 async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float, what: str) -> None:

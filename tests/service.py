@@ -79,7 +79,7 @@ class Service:
                 await asyncio.sleep(0.005)
             port = server.servers[0].sockets[0].getsockname()[1]
             url = f"http://127.0.0.1:{port}"
-            async with httpx.AsyncClient(base_url=url, headers={"x-user": "ada"}, timeout=20) as client:
+            async with httpx.AsyncClient(base_url=url, headers={"x-user": "ada"}, timeout=60) as client:
                 yield client
         finally:
             server.should_exit = True

@@ -53,7 +53,7 @@ def test_programs_run(page, tmp_path):
             capture_output=True,
             text=True,
             check=False,
-            timeout=50,
+            timeout=120,
         )
         assert (done.returncode, done.stderr) == (0, ""), done.stdout
 

@@ -73,7 +73,7 @@ async def test_hang_up(tmp_path, path, inner, refund_on_disconnect, paid):
     async with service.serving() as client:
         await hang_up(client, path)
         # A BaseHTTPMiddleware may leave the generator to the garbage collector.
-        await until(lambda: gc.collect() is not None and service.closed, seconds=20)
+        await until(lambda: gc.collect() is not None and service.closed, seconds=60)
 
         assert service.closed == ["endless"]
         assert paid == await service.used()

@@ -57,7 +57,7 @@ def service(directory: Path) -> Iterator[str]:
         yield f"localhost:{port}"
     finally:
         server.terminate()
-        server.communicate(timeout=20)
+        server.communicate(timeout=120)
 
 
 def reachable(port: int) -> bool:
@@ -76,7 +76,7 @@ def test_programs_run(directory, name):
         capture_output=True,
         text=True,
         check=False,
-        timeout=40,
+        timeout=120,
     )
 
     assert (done.returncode, done.stderr) == (0, "")
@@ -91,7 +91,7 @@ def test_call_and_refusal(service):
             capture_output=True,
             text=True,
             check=True,
-            timeout=20,
+            timeout=120,
         ).stdout
         for _ in range(11)
     ]
@@ -126,7 +126,7 @@ def test_five_commands_from_nothing_to_a_paid_call(directory):
         stderr=subprocess.STDOUT,
         text=True,
     )
-    output, _ = shell.communicate(timeout=50)
+    output, _ = shell.communicate(timeout=120)
 
     assert "200 OK\ngpt-4o says hello to Bea" in output
     shown = {" ".join(line.split()) for line in output.splitlines()}

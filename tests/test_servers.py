@@ -45,12 +45,12 @@ async def serving(server: str, folder: Path) -> AsyncIterator[httpx.AsyncClient]
     process = start(server, folder, port)
     try:
         url = f"http://127.0.0.1:{port}"
-        async with httpx.AsyncClient(base_url=url, headers={"x-user": "ada"}, timeout=20) as client:
+        async with httpx.AsyncClient(base_url=url, headers={"x-user": "ada"}, timeout=60) as client:
             await until(lambda: answers(client), seconds=60)
             yield client
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
 
 
 async def answers(client: httpx.AsyncClient) -> bool:
@@ -82,7 +82,7 @@ async def test_hang_ups(tmp_path, server):
             async with client.stream("POST", f"/ai/{path}", json={"model": "large", "how": "endless"}) as response:
                 async for _ in response.aiter_raw():
                     break
-            await until(lambda number=number: closed(client, number), seconds=20)
+            await until(lambda number=number: closed(client, number), seconds=60)
             assert await used(client, path) == KEPT
 
 

@@ -66,7 +66,7 @@ def autumn(here: Path, tmp_path: Path) -> Run:
                 stdin=stdin,
                 capture_output=True,
                 text=True,
-                timeout=30,
+                timeout=120,
                 check=False,
             )
 

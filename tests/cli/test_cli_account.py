@@ -44,7 +44,7 @@ class Login:
         return _get(f"{self.query['redirect_uri']}?{urlencode(answer)}")
 
     def end(self) -> tuple[int, str, str]:
-        out, err = self._process.communicate(timeout=30)
+        out, err = self._process.communicate(timeout=60)
         return self._process.returncode, out, err
 
     def kill(self) -> None:

@@ -49,7 +49,7 @@ def test_serve_prints_what_a_service_needs_to_reach_it(
         with urlopen(f"{variables['AUTUMN_BASE_URL']}/emulator/health") as answer:  # noqa: S310 - the test's own
             assert json.load(answer)["status"] == "ok"
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=60)
         assert process.returncode == 0
         assert err == "The emulator serves; set these two where your service runs. Ctrl-C ends it.\n"
 

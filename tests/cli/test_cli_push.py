@@ -291,7 +291,7 @@ def test_ctrl_c_ends_the_question(here: Path, tmp_path: Path, server: Server, ca
     while b"[y/N]" not in said:
         said += os.read(process.stderr.fileno(), 1_000)
     process.send_signal(signal.SIGINT)
-    _, rest = process.communicate(timeout=20)
+    _, rest = process.communicate(timeout=60)
     os.close(ours)
     os.close(terminal)
     assert process.returncode == 1

@@ -98,7 +98,7 @@ async def test_one_slow_customer_does_not_starve_the_others():
 
     assert sum(task.done() for task in slow) == 2
     for number in range(6):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await limiter.acquire("balances.check", Lane.CHECK, f"other-{number}")
     for task in slow:
         task.cancel()
@@ -116,7 +116,7 @@ async def test_customers_who_flood_leave_room_for_one_more(floods):
     await asyncio.sleep(0)
 
     assert sum(task.done() for task in flooding) < 64
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await limiter.acquire("balances.check", Lane.CHECK, "honest")
     for task in flooding:
         task.cancel()
@@ -174,7 +174,7 @@ async def test_a_busy_lane_leaves_slots_to_the_others(busy):
     for lane in Lane:
         if lane is not busy:
             for number in range(2):
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(60):
                     await limiter.acquire("any", lane, f"{lane}-{number}")
     assert taken == 32 - 2 * (len(Lane) - 1)
     for task in crowd:

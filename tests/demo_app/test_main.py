@@ -34,14 +34,14 @@ def running(directory: Path, **environment: str) -> Iterator[str]:
     finally:
         # Not SIGINT: a shell's background jobs ignore it until uvicorn no longer does.
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
 
 
 def test_what_is_printed_does_what_it_says(tmp_path):
     """Pasted into a shell: a call succeeds, a stream fails and is given back, and credits run out with a 402."""
     with running(tmp_path, AUTUMN_EMULATOR="true", MODEL_WORD_DELAY="0.001", PORT="0") as printed:
         shell = re.search(r"^# 1\..*?(?=^# 4\.)", printed, re.DOTALL | re.MULTILINE).group()
-        done = subprocess.run(["bash", "-e", "-c", shell], capture_output=True, text=True, check=True, timeout=30)
+        done = subprocess.run(["bash", "-e", "-c", shell], capture_output=True, text=True, check=True, timeout=60)
 
     statuses = re.findall(r"^HTTP/1.1 (\d+)", done.stdout, re.MULTILINE)
     balances = re.findall(r'^"remaining":"?(\d+)', done.stdout, re.MULTILINE)
@@ -83,7 +83,7 @@ def test_wrong_set_up(tmp_path, environment, message):
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=60,
     )
 
     assert done.returncode == 1

@@ -21,7 +21,7 @@ def _work(path, job, number, start, answers):
     async def run():
         emulator = Emulator(path)
         async with EmulatorClient(emulator) as autumn:
-            start.wait(30)
+            start.wait(60)
             for answer in await asyncio.gather(*(job(autumn, number * 50 + part) for part in range(50))):
                 answers.put(answer)
         emulator.close()
@@ -36,7 +36,7 @@ def in_processes(path, job):
     workers = [context.Process(target=_work, args=(path, job, number, start, answers)) for number in range(WORKERS)]
     for worker in workers:
         worker.start()
-    found = [answers.get(timeout=50) for _ in range(WORKERS * 50)]
+    found = [answers.get(timeout=120) for _ in range(WORKERS * 50)]
     for worker in workers:
         worker.join()
         assert worker.exitcode == 0
@@ -91,7 +91,7 @@ def ask(path, job):
 
 
 def _open(path, start, answers):
-    start.wait(30)
+    start.wait(60)
     Emulator(path, catalog=CATALOG).close()
     answers.put("opened")
 
@@ -104,7 +104,7 @@ def test_workers_that_start_together_share_a_new_file(tmp_path):
     workers = [context.Process(target=_open, args=(tmp_path / "new.db", start, answers)) for _ in range(6)]
     for worker in workers:
         worker.start()
-    assert [answers.get(timeout=50) for _ in workers] == ["opened"] * 6
+    assert [answers.get(timeout=120) for _ in workers] == ["opened"] * 6
     for worker in workers:
         worker.join()
     assert len(ask(tmp_path / "new.db", lambda autumn: autumn.ok("plans.list"))["list"]) == 3

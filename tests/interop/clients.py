@@ -99,7 +99,7 @@ class Library:
         assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.stdout.close()
-        self._process.wait(timeout=10)
+        self._process.wait(timeout=60)
 
     def __call__(self, call: str, arguments: Any = None, *, options: Mapping[str, Any], **more: Any) -> dict[str, Any]:
         """Make one call; `{"result": ...}`, or `{"error": {"name", "status", "body"}}`.

@@ -331,5 +331,5 @@ async def test_a_stop_that_waits_in_vain_has_an_end(open_outbox, memory):
     rescuer = Rescuer(await open_outbox(Hanging(memory, SANDBOX)), Finder(), silence=SILENCE)
     rescuer.start()
     await began.wait()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await rescuer.stop(within=0.01)
