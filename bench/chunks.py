@@ -27,8 +27,8 @@ _CHUNK = b"data: a token\n\n"
 class _Constant:
     """An Autumn without a network."""
 
-    async def request(self, method: str, path: str, **_: Any) -> Answer:
-        return Answer(200, {}, answer_body(path))
+    async def request(self, method: str, path: str, *, body: bytes, **_: Any) -> Answer:
+        return Answer(200, {}, answer_body(path.encode(), body) or b"")
 
     async def aclose(self) -> None:
         """Nothing is open."""

@@ -1,6 +1,7 @@
 """An Autumn that answers every call with a constant, and as fast as Python can: the far side of every benchmark.
 
-The bodies have the size and the shape of the real ones. `--delay` adds the network between a service and Autumn.
+The bodies have the size and the shape of the real ones, and are about the customer and the value of the request.
+`--delay` adds the network between a service and Autumn.
 """
 
 import argparse
@@ -97,28 +98,47 @@ _ANSWERS: dict[str, Any] = {
 }
 
 
-def _http(body: Any, status: str = "200 OK") -> bytes:
-    content = json.dumps(body, separators=(",", ":")).encode()
-    head = (
-        f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(content)}\r\n"
-        "ratelimit-limit: 10000\r\nratelimit-remaining: 9999\r\nratelimit-reset: 1\r\nx-region: us-east-1\r\n\r\n"
-    )
-    return head.encode() + content
+_CUSTOMER, _VALUE = b'"customer"', b'"value":-1'
+_TEMPLATES = {
+    f"/v1/{operation}".encode(): json.dumps(body, separators=(",", ":")).encode()
+    for operation, body in _ANSWERS.items()
+}
+_HEAD = (
+    b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+    b"ratelimit-limit: 10000\r\nratelimit-remaining: 9999\r\nratelimit-reset: 1\r\nx-region: us-east-1\r\n\r\n"
+)
+_NOT_FOUND = b'{"message":"not in this benchmark","code":"no_auth_header","env":"sandbox"}'
 
 
-_BYTES = {f"/v1/{operation}".encode(): _http(body) for operation, body in _ANSWERS.items()}
+def answer_body(path: bytes, request: bytes) -> bytes | None:
+    """Return the body of the answer: the constant one, about the customer and the value that were asked for."""
+    body = _TEMPLATES.get(path)
+    if body is None:
+        return None
+    if customer := _given(b'"customer_id":', request):
+        body = body.replace(_CUSTOMER, customer)
+    if value := _given(b'"value":', request):
+        body = body.replace(_VALUE, b'"value":' + value)
+    return body
 
 
-def answer_body(path: str) -> bytes:
-    """Return the body of the answer to a call of `path`."""
-    return _BYTES[path.encode()].partition(b"\r\n\r\n")[2]
+def _given(name: bytes, request: bytes) -> bytes | None:
+    """The JSON of a member that is a string or a number, as it was sent."""
+    _, found, after = request.partition(name)
+    if not found:
+        return None
+    return after[: min(end for end in (after.find(b","), after.find(b"}")) if end >= 0)]
 
 
-_NOT_FOUND = _http({"message": "not in this benchmark", "code": "no_auth_header", "env": "sandbox"}, "401 Unauthorized")
+def _answer(path: bytes, request: bytes) -> bytes:
+    body = answer_body(path, request)
+    if body is None:
+        return _HEAD % (b"401 Unauthorized", len(_NOT_FOUND)) + _NOT_FOUND
+    return _HEAD % (b"200 OK", len(body)) + body
 
 
 class _Connection(asyncio.Protocol):
-    """One keep-alive connection; requests are framed by content-length and otherwise unread."""
+    """One keep-alive connection; requests are framed by content-length."""
 
     def __init__(self, delay: float) -> None:
         self._delay = delay
@@ -135,8 +155,9 @@ class _Connection(asyncio.Protocol):
             length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
             if len(self._buffer) < end + 4 + length:
                 return
+            request = self._buffer[end + 4 : end + 4 + length]
             self._buffer = self._buffer[end + 4 + length :]
-            answer = _BYTES.get(head.split(b" ", 2)[1], _NOT_FOUND)
+            answer = _answer(head.split(b" ", 2)[1], request)
             if self._delay:
                 asyncio.get_running_loop().call_later(self._delay, self._transport.write, answer)
             else:
