@@ -1,0 +1,213 @@
+"""Autumn's side: keys, an event log that is behind, holds that can be spoiled, over books that somebody else keeps.
+
+The books are the package's emulator in the full layer and a small model in the lean one. What is added here is what
+the real server was seen to do where money is at stake: a key is claimed when the work begins, freed when it fails, and
+kept when the server dies in between; a hold that arrives after its release can never be closed; an event is in the
+log only after 350 ms without another one, or when 200 of them have come together.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from simulation.world import EPOCH_MS, World
+
+__all__ = ["Autumn", "Books", "Reply", "Request"]
+
+_KEY_SECONDS = 24 * 3600
+_QUIET_SECONDS = 0.35
+_TOGETHER = 200
+
+
+class Reply(NamedTuple):
+    """What goes back over the wire."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Request(NamedTuple):
+    """What came in over the wire."""
+
+    operation: str
+    path: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+
+    @property
+    def key(self) -> str | None:
+        return self.headers.get("idempotency-key")
+
+    @property
+    def charge_id(self) -> str | None:
+        """Which charge it is about."""
+        body = self.body
+        if "lock_id" in body:
+            return body["lock_id"]
+        wanted = (body.get("properties") or {}).get("charge_id") or (body.get("filter_by") or {}).get("charge_id")
+        return wanted or (body.get("lock") or {}).get("lock_id")
+
+
+class Books(Protocol):
+    """Who does the arithmetic."""
+
+    def answer(self, request: Request) -> Reply: ...
+
+
+def refuse(status: int, code: str, message: str) -> Reply:
+    """Answer as Autumn does when it says no."""
+    body = json.dumps({"message": message, "code": code, "env": "sandbox"}).encode()
+    return Reply(status, {"content-type": "application/json"}, body)
+
+
+class Autumn:
+    """One organisation at Autumn.
+
+    Args:
+        world: Where it is.
+        books: Who does the arithmetic.
+        name: What the story calls it.
+    """
+
+    def __init__(self, world: World, books: Books, *, name: str = "autumn") -> None:
+        self.world = world
+        self.books = books
+        self.name = name
+        self.horizon_ms = EPOCH_MS
+        self.store_delay: Callable[[], float] = lambda: 0.05
+        self.busy_until = 0.0
+        self.busy_every = 0.3
+        self.busy_since = 0.0
+        self._keys: dict[str, float] = {}
+        self._spoiled: set[str] = set()
+        self._together = 0
+        self._flush = 0
+
+    def claim(self, key: str | None) -> bool:
+        """Claim an idempotency key; False if somebody has it."""
+        if key is None:
+            return True
+        if self._keys.get(key, -1.0) > self.world.now:
+            return False
+        self._keys[key] = self.world.now + _KEY_SECONDS
+        return True
+
+    def free(self, key: str | None) -> None:
+        """Forget a key, as Autumn does when the work failed."""
+        if key is not None:
+            self._keys.pop(key, None)
+
+    def duplicate(self, key: str | None) -> Reply:
+        return refuse(409, "duplicate_idempotency_key", f"Another request with idempotency key {key} exists")
+
+    def handle(self, request: Request) -> Reply:
+        """Do the work of one request, in one go."""
+        if not self.claim(request.key):
+            return self.duplicate(request.key)
+        reply = self.work(request)
+        if reply.status >= 400 and reply.status != 409:
+            self.free(request.key)
+        return reply
+
+    def work(self, request: Request) -> Reply:
+        """Do the work of one request whose key is claimed."""
+        operation, body = request.operation, request.body
+        if operation.startswith("events."):
+            return self.books.answer(request._replace(body=self._as_far_as_visible(body)))
+        if operation == "balances.finalize" and body.get("lock_id") in self._spoiled:
+            return refuse(409, "invalid_request", "Lock receipt not claimable: RESERVATION_ALREADY_PROCESSING")
+        lock = body.get("lock") or {}
+        if lock.get("lock_id") in self._spoiled:
+            request = request._replace(body={**body, "lock": {k: v for k, v in lock.items() if k != "expires_at"}})
+        reply = self.books.answer(request)
+        if operation == "balances.finalize" and reply.status == 400 and b"Lock not found" in reply.body:
+            self._spoiled.add(body["lock_id"])
+        if reply.status == 200 and operation.startswith("balances."):
+            self._log()
+        return reply
+
+    def _as_far_as_visible(self, body: dict[str, Any]) -> dict[str, Any]:
+        span = dict(body.get("custom_range") or {})
+        if not span and "range" in body:
+            span["start"] = EPOCH_MS + int(self.world.now * 1000) - 24 * 3600 * 1000
+        end = min(span.get("end", self.horizon_ms), self.horizon_ms)
+        start = span.get("start", 0)
+        if start > end:
+            start = end = 1
+        rest = {name: value for name, value in body.items() if name != "range"}
+        return {**rest, "custom_range": {"start": start, "end": end}}
+
+    def _log(self) -> None:
+        """Note that there is an event which the log does not show yet."""
+        self._together += 1
+        self._flush += 1
+        now = self.world.now
+        if self._together >= _TOGETHER:
+            self._show(self._flush)
+            return
+        wait = _QUIET_SECONDS
+        if now < self.busy_until:
+            # Other services' events keep the log waiting until 200 have come together.
+            period = self.busy_every * _TOGETHER
+            full = self.busy_since + ((now - self.busy_since) // period + 1) * period
+            wait = min(full, self.busy_until + _QUIET_SECONDS) - now
+            self.world.at(wait, self._show, None)
+            return
+        self.world.at(wait, self._show, self._flush)
+
+    def _show(self, flush: int | None) -> None:
+        if flush is not None and flush != self._flush:
+            return
+        self._together = 0
+        self.world.at(self.store_delay(), self._shown, EPOCH_MS + int(self.world.now * 1000) - 1)
+
+    def _shown(self, horizon_ms: int) -> None:
+        self.horizon_ms = max(self.horizon_ms, horizon_ms)
+
+
+class EmulatorBooks:
+    """The package's emulator, asked over ASGI.
+
+    Args:
+        emulator: The emulator.
+    """
+
+    def __init__(self, emulator: Any) -> None:
+        self.emulator = emulator
+
+    def answer(self, request: Request) -> Reply:
+        sent: list[Any] = []
+        headers = [(k.encode(), v.encode()) for k, v in request.headers.items() if k != "idempotency-key"]
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "POST",
+            "scheme": "http",
+            "path": request.path,
+            "raw_path": request.path.encode(),
+            "root_path": "",
+            "query_string": b"",
+            "headers": headers,
+            "client": ("192.0.2.1", 1),
+            "server": ("autumn", 80),
+            "state": {},
+        }
+        body = json.dumps(request.body).encode()
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        coroutine = self.emulator(scope, receive, send)
+        try:
+            coroutine.send(None)
+        except StopIteration:
+            pass
+        else:
+            raise RuntimeError("the emulator waited for something")
+        headers_back = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+        return Reply(sent[0]["status"], headers_back, sent[1]["body"])

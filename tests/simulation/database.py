@@ -1,0 +1,250 @@
+"""The database's machine: a driver like aiosqlite over SQLite in memory, in virtual time, with faults.
+
+SQLAlchemy and SQLite are the real ones. Only the driver's thread is replaced: a statement takes a moment of virtual
+time, waits for locks in virtual time, and fails when the plan says so.
+"""
+
+import itertools
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+from simulation.loop import current
+from simulation.world import World
+
+__all__ = ["Database"]
+
+_BUSY_SECONDS = 2.0
+_SERIAL = itertools.count()
+
+
+class Database:
+    """One database, which all workers share.
+
+    Args:
+        world: Where it is.
+        faults: Commits that go wrong once: `{"fault", "worker", "at"}`.
+        weather: What lasts for a while: `{"fault", "worker" or None, "at", "for"}`.
+    """
+
+    def __init__(self, world: World, *, faults: list[dict[str, Any]], weather: list[dict[str, Any]]) -> None:
+        self.world = world
+        self.uri = f"file:/simulated-{next(_SERIAL)}?vfs=memdb"
+        self.keeper = sqlite3.connect(self.uri, uri=True, timeout=0, isolation_level=None)
+        self.weather = weather
+        self.troubles: list[tuple[float, str]] = []
+        self._faults = list(faults)
+        self._draws = 0
+
+    def connect(self, *_: Any, **__: Any) -> Any:
+        """Stand in for `aiosqlite.connect`."""
+        return _Connecting(self)
+
+    def trouble(self, loop: Any, what: str) -> None:
+        """Remember that a process could not do what it wanted."""
+        self.world.happened[f"database: {what}"] += 1
+        self.troubles.append((self.world.now, loop.name))
+
+    def is_in(self, fault: str, loop: Any) -> dict[str, Any] | None:
+        """Return the weather of this kind around a process, if there is any."""
+        now = self.world.now
+        for window in self.weather:
+            if (
+                window["fault"] == fault
+                and window["at"] <= now < window["at"] + window["for"]
+                and window.get("worker") in (None, loop.worker)
+            ):
+                return window
+        return None
+
+    def take(self, loop: Any) -> str | None:
+        """Return what is to happen to this commit."""
+        for place, fault in enumerate(self._faults):
+            if fault["at"] <= self.world.now and fault.get("worker") in (None, loop.worker):
+                return self._faults.pop(place)["fault"]
+        return None
+
+    def delay(self, loop: Any) -> float:
+        self._draws += 1
+        pause = self.world.uniform(0.0001, 0.0008, "database", self._draws)
+        slow = self.is_in("slow", loop)
+        return pause + (slow["d"] if slow else 0.0)
+
+    def rows(self, sql: str) -> list[Any]:
+        """Look from outside, as soon as nobody holds the lock; no rows where there is no table yet."""
+        while True:
+            try:
+                return self.keeper.execute(sql).fetchall()
+            except sqlite3.OperationalError as error:
+                if "no such table" in str(error):
+                    return []
+                if getattr(error, "sqlite_errorname", "") not in ("SQLITE_BUSY", "SQLITE_LOCKED"):
+                    raise
+                self.world.run(self.world.now + 0.001)
+
+    def close(self) -> None:
+        self.keeper.close()
+
+
+class _Connecting:
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def __await__(self) -> Any:
+        connection = _Connection(self.database, current())
+        yield from connection.do(connection.open).__await__()
+        return connection
+
+
+class _Connection:
+    """What SQLAlchemy's dialect for aiosqlite asks of a connection."""
+
+    def __init__(self, database: Database, loop: Any) -> None:
+        self.database = database
+        self.loop = loop
+        self.real: sqlite3.Connection | None = None
+        self.off = False
+
+    @property
+    def _connection(self) -> Any:
+        return self.real
+
+    def open(self) -> None:
+        self.real = sqlite3.connect(self.database.uri, uri=True, timeout=0, check_same_thread=False)
+        self.loop.connections.append(self)
+
+    def power_off(self) -> None:
+        """The process is gone, and SQLite's locks with it."""
+        self.off = True
+        self.stop()
+
+    def do(self, work: Callable[[], Any], *, commit: bool = False) -> Any:
+        """Do something in the driver's "thread" and return the future of its result."""
+        loop, database, world = self.loop, self.database, self.database.world
+        future = loop.create_future()
+        deadline = world.now + _BUSY_SECONDS
+
+        def answer(result: Any) -> None:
+            if loop.dead or future.done():
+                return
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+        def refuse(what: str, message: str) -> None:
+            database.trouble(loop, what)
+            world.note(loop.name, f"database: {what}")
+            world.at(0.001, answer, sqlite3.OperationalError(message))
+
+        def attempt() -> None:
+            if self.off:
+                return
+            if database.is_in("cut", loop):
+                refuse("cut off", "disk I/O error")
+                return
+            fault = None
+            if commit and self.real is not None and self.real.in_transaction:
+                if database.is_in("locked", loop):
+                    if world.now < deadline:
+                        world.at(0.05, attempt)
+                        return
+                    refuse("locked", "database is locked")
+                    return
+                fault = database.take(loop)
+            if fault == "lost_commit":
+                self.real.rollback()
+                refuse("commit lost", "disk I/O error")
+                return
+            try:
+                result = work()
+            except sqlite3.OperationalError as error:
+                if getattr(error, "sqlite_errorname", "") == "SQLITE_BUSY" and world.now < deadline:
+                    world.at(0.002, attempt)
+                    return
+                world.at(0.0003, answer, error)
+                return
+            except Exception as error:
+                world.at(0.0003, answer, error)
+                return
+            if fault == "commit_answer_lost":
+                refuse("commit done, its answer lost", "disk I/O error")
+                return
+            if commit:
+                world.moment("committed", loop.worker)
+            world.at(database.delay(loop), answer, result)
+
+        if not loop.dead:
+            world.at(database.delay(loop), attempt)
+        return future
+
+    def cursor(self) -> Any:
+        return _Cursor(self)
+
+    async def commit(self) -> None:
+        await self.do(lambda: self.real.commit(), commit=True)
+
+    async def rollback(self) -> None:
+        await self.do(lambda: self.real and self.real.rollback())
+
+    async def close(self) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        if self.real is not None:
+            self.real.close()
+            self.real = None
+
+    async def create_function(self, *args: Any, **options: Any) -> None:
+        self.real.create_function(*args, **options)
+
+
+class _Cursor:
+    """What SQLAlchemy's dialect asks of a cursor."""
+
+    arraysize = 1
+
+    def __init__(self, connection: _Connection) -> None:
+        self.connection = connection
+        self.real: Any = None
+        self.found: list[Any] = []
+
+    async def __aenter__(self) -> "_Cursor":
+        return self
+
+    @property
+    def description(self) -> Any:
+        return self.real and self.real.description
+
+    @property
+    def rowcount(self) -> int:
+        return self.real.rowcount if self.real else -1
+
+    @property
+    def lastrowid(self) -> Any:
+        return self.real.lastrowid
+
+    async def execute(self, sql: str, parameters: Any = ()) -> "_Cursor":
+        if sql.startswith("PRAGMA busy_timeout"):
+            # Or else SQLite waits in real time; this driver waits in the world's.
+            sql = "PRAGMA busy_timeout=0"
+
+        def work() -> None:
+            self.real = self.connection.real.execute(sql, parameters)
+            self.found = self.real.fetchall() if self.real.description else []
+
+        await self.connection.do(work)
+        return self
+
+    async def executemany(self, sql: str, many: Any) -> "_Cursor":
+        def work() -> None:
+            self.real = self.connection.real.executemany(sql, many)
+
+        await self.connection.do(work)
+        return self
+
+    async def fetchall(self) -> list[Any]:
+        return self.found
+
+    async def close(self) -> None:
+        """Do nothing."""

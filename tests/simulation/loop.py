@@ -1,0 +1,213 @@
+"""The event loop of one process: virtual time, first in first out, and faults that a real one only has by accident.
+
+A killed process runs nothing any more, no `finally` either. A paused one keeps what comes in, and goes on with it.
+"""
+
+import asyncio
+from asyncio import events, futures, tasks
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from simulation.world import EPOCH_MS, World
+
+__all__ = ["ProcessLoop", "WorldMachine", "current"]
+
+_GRAIN = 1e-4
+
+
+_thread_of: Any = None
+
+
+def current() -> Any:
+    """Return the process that runs at the moment, in its event loop or in a thread of its own."""
+    return events._get_running_loop() or _thread_of
+
+
+class ProcessLoop(asyncio.AbstractEventLoop):
+    """One process.
+
+    Args:
+        world: Where it runs.
+        name: What the story calls it.
+        wall_offset: Seconds by which its wall clock is ahead.
+        rate: How many of its seconds pass in one of the world's.
+    """
+
+    def __init__(self, world: World, name: str, *, wall_offset: float = 0.0, rate: float = 1.0) -> None:
+        self.world = world
+        self.name = name
+        self.wall_offset = wall_offset
+        self.rate = rate
+        self.born = world.now
+        self.worker = -1
+        self.in_flight = 0
+        self.asked_to_stop_at: float | None = None
+        self.stopped_at: float | None = None
+        self.dead = False
+        self.killed_at: float | None = None
+        self.frozen = False
+        self.queue: deque[Any] = deque()
+        self.held: list[Any] = []
+        self.connections: list[Any] = []
+        self._ids = 0
+        self._tasks = 0
+        self._draws = 0
+        world.keep_alive.append(self)
+
+    # Clocks, chance and ids, as `fastapi_autumn._machine.Machine` has them.
+
+    def time(self) -> float:
+        return 1000.0 + (self.world.now - self.born) * self.rate
+
+    steady = time
+
+    def wall_ms(self) -> int:
+        return EPOCH_MS + int((self.born + (self.world.now - self.born) * self.rate + self.wall_offset) * 1000)
+
+    def uniform(self, low: float, high: float) -> float:
+        self._draws += 1
+        return self.world.uniform(low, high, "uniform", self.name, self._draws)
+
+    def new_id(self) -> str:
+        self._ids += 1
+        return f"{int(self.world.unit('id', self.name, self._ids) * 2**56):014x}{self._ids % 256:02x}"
+
+    # Scheduling.
+
+    def admit(self, handle: Any) -> None:
+        """Have a handle run soon, unless the process is killed or paused."""
+        if self.dead:
+            return
+        if self.frozen:
+            self.held.append(handle)
+            return
+        if not self.queue:
+            self.world.ready.append(self)
+        self.queue.append(handle)
+
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
+        handle = events.Handle(callback, args, self, context)
+        self.admit(handle)
+        return handle
+
+    call_soon_threadsafe = call_soon
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:
+        return self.call_at(self.time() + delay, callback, *args, context=context)
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
+        handle = events.TimerHandle(when, callback, args, self, context)
+        self.world.later(self.world.now + max(0.0, when - self.time()) / self.rate, self, handle)
+        handle._scheduled = True
+        return handle
+
+    def _timer_handle_cancelled(self, handle: Any) -> None:
+        """Do nothing: a cancelled timer is passed over when its time comes."""
+
+    def create_future(self) -> Any:
+        return futures.Future(loop=self)
+
+    def create_task(self, coro: Any, *, name: str | None = None, context: Any = None, **_: Any) -> Any:
+        self._tasks += 1
+        task = tasks.Task(coro, loop=self, name=name or f"{self.name}-{self._tasks}", context=context)
+        task._log_destroy_pending = False
+        return task
+
+    def run_in_executor(self, executor: Any, function: Callable[..., Any], *args: Any) -> Any:
+        """Run a "thread": one step a little later, in which no event loop is running."""
+        future = self.create_future()
+
+        def work() -> None:
+            global _thread_of
+            if future.cancelled():
+                return
+            events._set_running_loop(None)
+            _thread_of = self
+            try:
+                result = function(*args)
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+            finally:
+                _thread_of = None
+                events._set_running_loop(self)
+
+        self.call_later(self.uniform(0.0002, 0.003), work)
+        return future
+
+    def get_task_factory(self) -> None:
+        return None
+
+    def is_running(self) -> bool:
+        return True
+
+    def is_closed(self) -> bool:
+        return self.dead
+
+    def get_debug(self) -> bool:
+        return False
+
+    def default_exception_handler(self, context: Any) -> None:
+        self.call_exception_handler(context)
+
+    def call_exception_handler(self, context: Any) -> None:
+        if self.dead:
+            return
+        error = f"{context.get('message')}: {context.get('exception')!r}"
+        self.world.note(self.name, f"error in the event loop: {error}")
+        self.world.errors.append(f"{self.name}: {error}")
+
+    async def shutdown_asyncgens(self) -> None:
+        """Do nothing."""
+
+    # Faults.
+
+    def kill(self) -> None:
+        """End here and now: nothing of this process runs again."""
+        self.dead = True
+        self.killed_at = self.world.now
+        self.world.keep_alive.append((list(self.queue), self.held))
+        if self.queue:
+            self.world.ready.remove(self)
+            self.queue.clear()
+        for connection in self.connections:
+            connection.power_off()
+
+    def kill_quietly(self) -> None:
+        """End after everything has ended by itself."""
+        if not self.dead:
+            self.kill()
+            self.killed_at = None
+
+    def freeze(self) -> None:
+        """Stand still, while the clocks and the rest of the world go on."""
+        self.frozen = True
+        self.held.extend(self.queue)
+        if self.queue:
+            self.world.ready.remove(self)
+            self.queue.clear()
+
+    def thaw(self) -> None:
+        """Go on with all that came in meanwhile, one at a time."""
+        self.frozen = False
+        held, self.held = self.held, []
+        for place, handle in enumerate(held):
+            self.world.at(place * _GRAIN, self.admit, handle)
+
+
+class WorldMachine:
+    """The machine of whichever process is running: what the package is handed as its `Machine`."""
+
+    def wall_ms(self) -> int:
+        return current().wall_ms()
+
+    def steady(self) -> float:
+        return current().time()
+
+    def uniform(self, low: float, high: float) -> float:
+        return current().uniform(low, high)
+
+    def new_id(self) -> str:
+        return current().new_id()

@@ -1,0 +1,142 @@
+"""What each call should have cost, from what its caller received and what its handler said, and nothing else.
+
+The rules are those of docs/outcomes.md. There is one grey zone: a decision that fell in the last moments before its
+process was killed may be lost with it, and the call then costs nothing instead of exactly its price.
+"""
+
+from decimal import ROUND_CEILING, Decimal
+from typing import Any
+
+from simulation.service import PRICES, Record
+
+__all__ = ["LAST_MOMENTS", "expected", "violations"]
+
+LAST_MOMENTS = 1.0
+"""Seconds before a kill in which a decision may not be written down yet, while the database is well."""
+_AFTER_TROUBLE = 8.0
+"""Seconds for which a database that was away may still hold up what is to be written: the writer's longest pause."""
+_PATIENCE = 6.0
+"""Seconds after the last trouble in which a call may still be refused: a time-out, and a moment."""
+
+
+def price_of(record: Record) -> Decimal:
+    return Decimal(str(PRICES[record.plan["model"]]))
+
+
+def amount(said: str) -> Decimal:
+    """Read an amount as a handler says it; what is longer than ten places is rounded up."""
+    exact = Decimal(1) / Decimal(said[2:]) if said.startswith("1/") else Decimal(said)
+    return exact.quantize(Decimal("1e-10"), rounding=ROUND_CEILING) if -exact.as_tuple().exponent > 10 else exact
+
+
+def expected(record: Record, scenario: Any) -> tuple[set[Decimal], str]:
+    """Return what the call may have cost, and why."""
+    nothing, price = Decimal(0), price_of(record)
+    if record.began_at is None:
+        return {nothing}, "nobody served it"
+    if record.reached_at is None:
+        if record.cancelled:
+            return {nothing, price}, "cancelled before the handler"
+        return {nothing}, f"the handler was never reached ({record.status})"
+    decided_at, cost, why = _decided(record, price)
+    killed_at = record.loop.killed_at
+    if killed_at is not None and (decided_at is None or killed_at < decided_at):
+        return {nothing}, "killed while it ran"
+    if decided_at is None:
+        return {nothing}, "it never ended"
+    if killed_at is not None and _is_last_moment(record, decided_at, killed_at, scenario):
+        return {nothing, cost}, f"{why}, in the last moments before a kill"
+    return {cost}, why
+
+
+def _decided(record: Record, price: Decimal) -> tuple[float | None, Decimal, str]:
+    """Return when it was decided what the call costs, the cost, and why."""
+    if record.said:
+        at, what, value = record.said[0]
+        if what == "settle":
+            return at, amount(value), f"settled at {value}"
+        return at, price if what == "keep" else Decimal(0), f"the handler said {what}"
+    ended = record.ended_at
+    if ended is None:
+        # The answer is whole, and something after it still runs when the process dies.
+        return None, price, "not over"
+    if record.failed_at is not None:
+        return ended, Decimal(0), "the handler failed"
+    if record.status is not None and record.status >= 400 and record.complete_at is not None:
+        return ended, Decimal(0), f"answered {record.status}"
+    if record.complete_at is not None:
+        return ended, price, "a complete answer"
+    if record.left_at is not None:
+        return ended, price, "the caller left"
+    return ended, Decimal(0), f"the answer was never finished ({record.status} {record.error})"
+
+
+def _is_last_moment(record: Record, decided_at: float, killed_at: float, scenario: Any) -> bool:
+    if killed_at - decided_at < LAST_MOMENTS:
+        return True
+    # As long as its database was away, nothing that the process knew could be written down.
+    name = record.loop.name
+    troubles = [at for at, who in scenario.database.troubles if who == name and at <= killed_at]
+    if troubles and killed_at - troubles[-1] < _AFTER_TROUBLE:
+        first = _begin_of_last_trouble(troubles)
+        return decided_at > first - LAST_MOMENTS
+    return False
+
+
+def _begin_of_last_trouble(troubles: list[float]) -> float:
+    first = troubles[-1]
+    for at in reversed(troubles):
+        if first - at > _AFTER_TROUBLE:
+            break
+        first = at
+    return first
+
+
+def violations(scenario: Any) -> list[str]:
+    """Return what is wrong at the end of a scenario, one line each, as `kind: details`."""
+    found = []
+    net: dict[int, Decimal] = {}
+    total: dict[str, Decimal] = {}
+    call_of = dict(scenario.network.call_of_charge)
+    call_of |= {charge: record.number for record in scenario.records.values() for charge in record.charge_ids}
+    for event in scenario.events():
+        charge = event["properties"].get("charge_id")
+        call = call_of.get(charge)
+        moved = sum((Decimal(str(row["value"])) for row in event["deductions"] or ()), Decimal(0))
+        total[event["customer_id"]] = total.get(event["customer_id"], Decimal(0)) + moved
+        if call is None:
+            found.append(f"stray: an event of no call, {charge}")
+            continue
+        net[call] = net.get(call, Decimal(0)) + moved
+    for record in scenario.records.values():
+        allowed, why = expected(record, scenario)
+        used = net.get(record.number, Decimal(0))
+        if used not in allowed:
+            should = " or ".join(map(str, sorted(allowed)))
+            kind = _kind(used, allowed, price_of(record))
+            found.append(f"{kind}: call #{record.number} cost {used} instead of {should}: {why}")
+        found += _refusals(record, scenario)
+    for customer, moved in total.items():
+        usage = scenario.usage(customer)
+        if usage != moved:
+            found.append(f"books: {customer} used {usage}, by the events {moved}")
+    found += scenario.leftovers()
+    return found
+
+
+def _kind(used: Decimal, allowed: set[Decimal], price: Decimal) -> str:
+    if used < min(allowed):
+        return "credits below nothing" if used < 0 else "unpaid"
+    return "refund lost" if min(allowed) < price and used == price else "overpaid"
+
+
+def _refusals(record: Record, scenario: Any) -> list[str]:
+    if record.status == 402 and record.reached_at is None:
+        return [f"refused: call #{record.number} got 402 and could pay"]
+    if record.status in (503, 500) and record.reached_at is None and record.ended_at is not None:
+        if record.plan["route"] == "door":
+            return []
+        trouble = scenario.last_trouble(record)
+        if trouble is None or record.ended_at - trouble > _PATIENCE:
+            return [f"refused: call #{record.number} got {record.status} without trouble"]
+    return []

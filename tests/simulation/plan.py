@@ -1,0 +1,233 @@
+"""What happens in one scenario, as data: workers, calls and faults. Drawn from a seed, cut down by shrinking, kept as JSON.
+
+Every fault stands for itself, so that taking one away leaves the others what they were.
+"""
+
+import random
+from typing import Any
+
+from simulation.network import FAULTS
+from simulation.service import PRICES
+
+__all__ = ["Plan", "generate"]
+
+Plan = dict[str, Any]
+
+_SETTLING = ["0.5", "0", "2", "7.25"]
+_QUOTIENTS = ["1/3", "1/7"]
+
+
+def generate(seed: int, *, calls: tuple[int, int] = (12, 40)) -> Plan:
+    """Draw a plan. Rare things are common in it: most plans have a theme or two, and all else is quiet."""
+    draw = random.Random(seed)
+    count = draw.randint(*calls)
+    span = draw.choice([5.0, 20.0, 40.0, 90.0])
+    workers = draw.choice([1, 1, 2, 2, 3, 4])
+    hold = draw.choice([0.0, 0.0, 0.3, 1.0])
+    plan: Plan = {
+        "seed": seed,
+        "workers": [{"start": round(draw.uniform(0, 0.05), 4)} for _ in range(workers)],
+        "policy": draw.choice(["deny", "deny", "deny", "allow"]),
+        "calls": [],
+        "net": [],
+        "weather": [],
+        "db": [],
+        "db_weather": [],
+        "world": [],
+        "log": {"delay": draw.choice([0.02, 0.5, 3.0, 8.0])},
+        "end": span + 15.0,
+    }
+    themes = draw.sample(list(_THEMES), draw.choice([0, 1, 1, 2, 2, 3]))
+    plan["themes"] = themes
+    wild = draw.random() < 0.35
+    for number in range(count):
+        plan["calls"].append(_call(draw, number, span, hold=hold, wild=wild))
+    for theme in themes:
+        _THEMES[theme](draw, plan, span)
+    return plan
+
+
+def _call(draw: random.Random, number: int, span: float, *, hold: float, wild: bool) -> dict[str, Any]:
+    route = draw.choice(["chat"] * 6 + ["stream"] * 3 + ["sync", "path", "unread", "events", "door"])
+    if wild and draw.random() < 0.15:
+        route = draw.choice(["task", "yield", "inner", "unread", "door", "events"])
+    client: dict[str, Any] = {"spec": draw.choice(["2.3", "2.4"])}
+    script: list[Any] = [["sleep", round(draw.choice([0.0, 0.02, 0.3, 1.5]) * draw.uniform(0.3, 1), 4)]]
+    streams = route in ("stream", "unread", "events", "door")
+    if streams:
+        for _ in range(draw.randint(1, 4)):
+            script += [["word"], ["sleep", round(draw.uniform(0.01, 0.5), 4)]]
+    if draw.random() < 0.25:
+        script.insert(draw.randrange(len(script) + 1), ["settle", draw.choice(_SETTLING + (_QUOTIENTS if wild else []))])
+    if draw.random() < 0.1:
+        script.insert(draw.randrange(len(script) + 1), [draw.choice(["refund", "keep"])])
+    ends = draw.random()
+    if ends < 0.16:
+        script.append(["raise"])
+    elif ends < 0.24 and not streams:
+        script.append(draw.choice([["http", 502], ["http", 400], ["status", 500], ["timeout", 0.05]]))
+    if wild and draw.random() < 0.2:
+        client["leaves"] = round(draw.choice([0.005, 0.05, 0.3, 1.0]) * draw.uniform(0.2, 2), 4)
+        if draw.random() < 0.2:
+            client["cancels"] = True
+    if wild and draw.random() < 0.1:
+        client["slow"] = round(draw.uniform(0.05, 0.6), 3)
+    if wild and route == "unread" and draw.random() < 0.5:
+        client["junk"] = draw.choice([1, 2, 4])
+    return {
+        "n": number,
+        "at": round(draw.uniform(0.5, span), 4),
+        "customer": f"c{draw.randrange(3)}",
+        "route": route,
+        "model": draw.choice(list(PRICES)),
+        "settlement": "hold" if draw.random() < hold else "deduct",
+        "script": script,
+        "client": client,
+    }
+
+
+# Themes.
+
+
+def _aimed(draw: random.Random, plan: Plan, span: float) -> None:
+    """A few requests meet a fault each; one kind of fault is the most common."""
+    favourite = draw.choice(list(FAULTS))
+    for _ in range(draw.randint(2, 12)):
+        what = favourite if draw.random() < 0.6 else draw.choice(list(FAULTS))
+        kind = draw.choice(["check", "check", "track", "track", "finalize", "customer", "events"])
+        fault: dict[str, Any] = {"fault": what, "op": kind}
+        if kind == "events":
+            fault |= {"at": round(draw.uniform(0, span + 200), 3)}
+        else:
+            fault |= {"call": draw.randrange(len(plan["calls"])), "nth": draw.choice([1, 1, 1, 2])}
+        if what in ("late", "slow_answer", "slow_work", "late_failure", "late_500", "again", "202_work"):
+            fault["d"] = round(draw.choice([0.5, 3.0, 6.0, 12.0, 40.0]) * draw.uniform(0.5, 1.2), 3)
+        plan["net"].append(fault)
+
+
+def _weather(draw: random.Random, plan: Plan, span: float) -> None:
+    """For a while, many requests meet the same fault."""
+    for _ in range(draw.randint(1, 2)):
+        what = draw.choice([f for f in FAULTS if f != "again"])
+        fault = {
+            "fault": what,
+            "op": draw.choice([None, None, "check", "track", "finalize", "customer", "events"]),
+            "worker": draw.choice([None, draw.randrange(len(plan["workers"]))]),
+            "at": round(draw.uniform(0, span), 3),
+            "for": round(draw.choice([0.05, 3.0, 20.0, 60.0]) * draw.uniform(0.5, 1.2), 3),
+            "p": draw.choice([0.05, 0.3, 1.0]),
+            "d": round(draw.choice([0.5, 3.0, 6.0, 12.0]) * draw.uniform(0.5, 1.2), 3),
+        }
+        plan["weather"].append(fault)
+
+
+def _commits(draw: random.Random, plan: Plan, span: float) -> None:
+    """Single commits go wrong."""
+    for _ in range(draw.randint(1, 5)):
+        fault = draw.choice(["lost_commit", "commit_answer_lost"])
+        worker = draw.randrange(len(plan["workers"]))
+        plan["db"].append({"fault": fault, "worker": worker, "at": round(draw.uniform(0, span + 100), 3)})
+
+
+def _database(draw: random.Random, plan: Plan, span: float) -> None:
+    """The database is slow, locked, or away for one worker or all."""
+    for _ in range(draw.randint(1, 2)):
+        what = draw.choice(["cut", "cut", "locked", "slow"])
+        window = {
+            "fault": what,
+            "worker": draw.choice([None, *range(len(plan["workers"]))]) if what != "locked" else None,
+            "at": round(draw.uniform(0.5, span), 3),
+            "for": round(draw.choice([3.0, 15.0, 50.0, 130.0]) * draw.uniform(0.5, 1.2), 3),
+            "d": round(draw.uniform(0.05, 1.0), 3),
+        }
+        plan["db_weather"].append(window)
+        if draw.random() < 0.4:
+            _end_of(draw, plan, span, at=window["at"] + draw.uniform(0, 0.7) * window["for"], worker=window["worker"])
+
+
+def _deaths(draw: random.Random, plan: Plan, span: float) -> None:
+    """Workers are killed, or stopped in order, and start again."""
+    for _ in range(draw.randint(1, 3)):
+        _end_of(draw, plan, span)
+
+
+def _end_of(
+    draw: random.Random, plan: Plan, span: float, *, at: float | None = None, worker: int | None = None
+) -> None:
+    worker = draw.randrange(len(plan["workers"])) if worker is None else worker
+    fault: dict[str, Any] = {"fault": draw.choice(["kill", "kill", "stop"]), "worker": worker}
+    fault |= _when(draw, plan, span, at)
+    fault["again"] = round(draw.choice([0.3, 5.0, 40.0, 200.0]) * draw.uniform(0.5, 1.2), 3)
+    plan["world"].append(fault)
+
+
+def _when(draw: random.Random, plan: Plan, span: float, at: float | None = None) -> dict[str, Any]:
+    if at is None and draw.random() < 0.5:
+        moment = draw.choice(["handling", "answered", "worked", "sent", "ended"])
+        call = draw.randrange(len(plan["calls"]))
+        on = [moment, "check", call] if moment in ("answered", "worked", "sent") else [moment, call]
+        if draw.random() < 0.3 and moment in ("worked", "sent"):
+            on[1] = draw.choice(["track", "finalize"])
+        return {"on": on, "after": round(draw.choice([0.0, 0.01, 0.15, 0.4]) * draw.uniform(0.1, 1), 4)}
+    return {"at": round(draw.uniform(0.6, span) if at is None else at, 3)}
+
+
+def _pauses(draw: random.Random, plan: Plan, span: float) -> None:
+    """Workers stand still, often for longer than a lease, and go on."""
+    for _ in range(draw.randint(1, 2)):
+        fault: dict[str, Any] = {"fault": "pause", "worker": draw.randrange(len(plan["workers"]))}
+        fault |= _when(draw, plan, span)
+        fault["for"] = round(draw.choice([4.0, 35.0, 100.0, 170.0, 300.0]) * draw.uniform(0.7, 1.2), 3)
+        plan["world"].append(fault)
+
+
+def _clocks(draw: random.Random, plan: Plan, span: float) -> None:
+    """Wall clocks are minutes off, jump, or drift."""
+    for worker in plan["workers"]:
+        worker["offset"] = draw.choice([0.0, 70.0, -70.0, 400.0, -400.0, 2.0])
+        worker["rate"] = draw.choice([1.0, 1.0, 1.002, 0.998])
+    if draw.random() < 0.5:
+        plan["world"].append(
+            {
+                "fault": "jump",
+                "worker": draw.randrange(len(plan["workers"])),
+                "at": round(draw.uniform(0, span), 3),
+                "by": draw.choice([-300.0, -20.0, 20.0, 300.0]),
+            }
+        )
+    _aimed(draw, plan, span)
+
+
+def _log(draw: random.Random, plan: Plan, span: float) -> None:
+    """The event log is kept waiting by other services' events, or its store is slow."""
+    plan["log"] = {
+        "delay": draw.choice([0.05, 10.0, 35.0]),
+        "busy": {"at": round(draw.uniform(0, span), 3), "for": round(draw.uniform(60, 200), 3), "every": 0.29},
+    }
+    _deaths(draw, plan, span)
+
+
+def _crowd(draw: random.Random, plan: Plan, span: float) -> None:
+    """Many calls come within a moment, and the network has a blip."""
+    at = draw.uniform(1, span)
+    first = len(plan["calls"])
+    for number in range(first, first + draw.randint(10, 25)):
+        call = _call(draw, number, span, hold=0.0, wild=False)
+        call["at"] = round(at + draw.uniform(0, 0.3), 4)
+        plan["calls"].append(call)
+    if draw.random() < 0.7:
+        fault = draw.choice(["reset", "503", "refuse", "500"])
+        plan["weather"].append({"fault": fault, "op": None, "worker": None, "at": at, "for": 0.3, "p": 1.0, "d": 0.0})
+
+
+_THEMES = {
+    "aimed": _aimed,
+    "weather": _weather,
+    "commits": _commits,
+    "database": _database,
+    "deaths": _deaths,
+    "pauses": _pauses,
+    "clocks": _clocks,
+    "log": _log,
+    "crowd": _crowd,
+}

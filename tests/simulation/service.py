@@ -1,0 +1,254 @@
+"""The service under test: a FastAPI application with every kind of route that charges, and handlers that follow a script.
+
+What a handler does is data of the plan: a list of steps such as `["sleep", 0.5]`, `["settle", "0.3"]`, `["raise"]`.
+What it does is also written down for the oracle, at the moment it does it.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.sse import EventSourceResponse
+from pydantic import BaseModel
+from starlette.background import BackgroundTask
+
+from fastapi_autumn import Autumn, AutumnMiddleware, Charge, CreditGate, ModelCharge
+
+__all__ = ["PRICES", "ROUTES", "Application", "Record"]
+
+PRICES = {"small": 1, "large": 5, "fraction": "0.1"}
+ROUTES = ("chat", "sync", "stream", "path", "events", "task", "yield", "inner", "door", "unread")
+
+
+class Record:
+    """What is known of one call: what the caller got, and what the handler said. The oracle knows nothing else."""
+
+    def __init__(self, plan: dict[str, Any]) -> None:
+        self.plan = plan
+        self.number: int = plan["n"]
+        self.loop: Any = None
+        self.began_at: float | None = None
+        self.reached_at: float | None = None
+        self.status: int | None = None
+        self.answered_at: float | None = None
+        self.chunks = 0
+        self.complete_at: float | None = None
+        self.left_at: float | None = None
+        self.ended_at: float | None = None
+        self.error = ""
+        self.said: list[tuple[float, str, Any]] = []
+        self.failed_at: float | None = None
+        self.cancelled = False
+        self.verified: bool | None = None
+        self.charge_ids: list[str] = []
+
+
+class _Ask(BaseModel):
+    model: str
+
+
+class _ProducerFailed(Exception):
+    """What a model provider's client raises."""
+
+
+class Application:
+    """The application of one service.
+
+    Args:
+        autumn: What charges.
+    """
+
+    def __init__(self, autumn: Autumn) -> None:
+        self.world: Any = None
+        self.records: dict[int, Record] = {}
+        self.autumn = autumn
+        self.app = FastAPI(openapi_url=None)
+        self.app.add_middleware(_FailsLate)
+        self.app.add_middleware(AutumnMiddleware, autumn=autumn, identify=lambda c: c.headers.get("x-user"))
+        for settlement in ("deduct", "hold"):
+            self._add_routes(settlement)
+
+    def record(self, request: Request, charge: Charge | None) -> Record:
+        """Note that the handler was reached."""
+        record = self.records[int(request.headers["x-call"])]
+        record.reached_at = self.world.now
+        if charge is not None:
+            record.verified = charge.verified
+            record.charge_ids.append(charge.id)
+        self.world.note(record.loop.name, f"call #{record.number}: the handler begins")
+        self.world.moment("handling", record.number)
+        return record
+
+    async def play(self, record: Record, charge: Charge | None, steps: list[Any]) -> Any:
+        """Follow the script; returns the answer that it asks for, if any."""
+        for step in steps:
+            answer = await self._step(record, charge, *step)
+            if answer is not None:
+                return answer
+        return None
+
+    async def _step(self, record: Record, charge: Charge | None, what: str, value: Any = None) -> Any:
+        world = self.world
+        match what:
+            case "sleep":
+                try:
+                    await asyncio.sleep(value)
+                except asyncio.CancelledError:
+                    record.cancelled = True
+                    raise
+            case "timeout":
+                try:
+                    async with asyncio.timeout(value):
+                        await asyncio.sleep(60)
+                except TimeoutError:
+                    self.fail(record, "timeout")
+                    raise
+            case "raise":
+                self.fail(record, "raises")
+                raise _ProducerFailed
+            case "http":
+                self.fail(record, f"HTTPException {value}")
+                raise HTTPException(value)
+            case "status":
+                self.fail(record, f"answers {value}")
+                return JSONResponse({"error": "no"}, status_code=value)
+            case _:
+                self.say(record, charge, what, value)
+        world.moment("step", record.number, what)
+        return None
+
+    def say(self, record: Record, charge: Charge | None, what: str, value: Any) -> None:
+        """Have the handler decide about its charge."""
+        record.said.append((self.world.now, what, value))
+        self.world.note(record.loop.name, f"call #{record.number}: the handler says {what} {value or ''}".rstrip())
+        if charge is None:
+            return
+        if what == "settle":
+            amount = Decimal(1) / Decimal(value[2:]) if isinstance(value, str) and value.startswith("1/") else value
+            charge.settle(amount)
+        elif what == "refund":
+            charge.refund()
+        elif what == "keep":
+            charge.keep()
+
+    def fail(self, record: Record, how: str) -> None:
+        """Note that the one who makes the answer failed."""
+        if record.failed_at is None:
+            record.failed_at = self.world.now
+        self.world.note(record.loop.name, f"call #{record.number}: the handler {how}")
+
+    async def words(self, record: Record, charge: Charge | None, steps: list[Any]) -> AsyncIterator[bytes]:
+        """Stream a word for each step called `word`, and follow the others."""
+        for step in steps:
+            if step[0] == "word":
+                yield b"word "
+            else:
+                await self._step(record, charge, *step)
+
+    def _add_routes(self, settlement: str) -> None:
+        app, prefix = self.app, f"/ai/{settlement}"
+        gate = CreditGate(settlement=settlement)
+        by_path = CreditGate(model=_model_in_path, settlement=settlement)
+        body_charge, path_charge = Annotated[Charge, Depends(gate)], Annotated[Charge, Depends(by_path)]
+
+        @app.post(f"{prefix}/chat")
+        async def chat(request: Request, ask: _Ask, charge: body_charge) -> Any:
+            record = self.record(request, charge)
+            return await self.play(record, charge, record.plan["script"]) or {"ok": True}
+
+        @app.post(f"{prefix}/sync")
+        def sync(request: Request, ask: _Ask, charge: body_charge) -> Any:
+            record = self.record(request, charge)
+            for step in record.plan["script"]:
+                if step[0] in ("settle", "refund", "keep"):
+                    self.say(record, charge, *step)
+                elif step[0] == "raise":
+                    self.fail(record, "raises")
+                    raise _ProducerFailed
+                elif step[0] == "http":
+                    self.fail(record, "HTTPException")
+                    raise HTTPException(step[1])
+            return {"ok": True}
+
+        @app.post(f"{prefix}/stream")
+        async def stream(request: Request, ask: _Ask, charge: body_charge) -> Any:
+            record = self.record(request, charge)
+            return StreamingResponse(self.words(record, charge, record.plan["script"]))
+
+        @app.post(f"{prefix}/path/{{model}}")
+        async def path(request: Request, charge: path_charge) -> Any:
+            record = self.record(request, charge)
+            return await self.play(record, charge, record.plan["script"]) or {"ok": True}
+
+        @app.post(f"{prefix}/unread/{{model}}")
+        async def unread(request: Request, charge: path_charge) -> Any:
+            record = self.record(request, charge)
+            return StreamingResponse(self.words(record, charge, record.plan["script"]))
+
+        @app.post(f"{prefix}/events", response_class=EventSourceResponse)
+        async def events(request: Request, ask: _Ask, charge: body_charge) -> Any:
+            record = self.record(request, charge)
+            async for _ in self.words(record, charge, record.plan["script"]):
+                yield {"word": "word"}
+
+        @app.post(f"{prefix}/task")
+        async def task(request: Request, ask: _Ask, charge: body_charge) -> Any:
+            record = self.record(request, charge)
+            answer = await self.play(record, charge, record.plan["script"])
+            return answer or JSONResponse({"ok": True}, background=BackgroundTask(_fails))
+
+        @app.post(f"{prefix}/yield")
+        async def yields(request: Request, ask: _Ask, charge: body_charge, _: Annotated[Any, Depends(_cleans_up)]) -> Any:
+            record = self.record(request, charge)
+            return await self.play(record, charge, record.plan["script"]) or {"ok": True}
+
+        @app.post(f"{prefix}/inner")
+        async def inner(request: Request, ask: _Ask, charge: body_charge) -> Any:
+            record = self.record(request, charge)
+            return await self.play(record, charge, record.plan["script"]) or {"ok": True}
+
+        @app.post(f"{prefix}/door")
+        async def door(request: Request) -> Any:
+            record = self.record(request, None)
+            record.reached_at = None
+            return StreamingResponse(self._through_the_door(request, record, settlement))
+
+    async def _through_the_door(self, request: Request, record: Record, settlement: str) -> AsyncIterator[bytes]:
+        plan = record.plan
+        opened = self.autumn.charge(plan["customer"], plan["model"], settlement=settlement)
+        async with opened as charge:
+            record.reached_at = self.world.now
+            record.verified = charge.verified
+            record.charge_ids.append(charge.id)
+            async for word in self.words(record, charge, plan["script"]):
+                yield word
+
+
+class _FailsLate:
+    """An inner middleware that fails after the answer, as one does whose commit fails."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.app(scope, receive, send)
+        if scope["type"] == "http" and scope["path"].endswith("/inner"):
+            raise OSError("the commit after the answer failed")
+
+
+def _model_in_path(model: str) -> str:
+    return model
+
+
+async def _fails() -> None:
+    raise RuntimeError("the background task failed")
+
+
+async def _cleans_up() -> AsyncIterator[None]:
+    with contextlib.nullcontext():
+        yield
+    raise RuntimeError("the clean-up failed")
