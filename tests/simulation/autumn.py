@@ -75,6 +75,7 @@ class Autumn:
         self.books = books
         self.name = name
         self.horizon_ms = EPOCH_MS
+        self.page = 1000
         self.store_delay: Callable[[], float] = lambda: 0.05
         self.busy_until = 0.0
         self.busy_every = 0.3
@@ -114,7 +115,10 @@ class Autumn:
         """Do the work of one request whose key is claimed."""
         operation, body = request.operation, request.body
         if operation.startswith("events."):
-            return self.books.answer(request._replace(body=self._as_far_as_visible(body)))
+            body = self._as_far_as_visible(body)
+            if operation == "events.list":
+                body["limit"] = min(body.get("limit", 50), self.page)
+            return self.books.answer(request._replace(body=body))
         if operation == "balances.finalize" and body.get("lock_id") in self._spoiled:
             return refuse(409, "invalid_request", "Lock receipt not claimable: RESERVATION_ALREADY_PROCESSING")
         lock = body.get("lock") or {}

@@ -33,6 +33,7 @@ class Database:
         self.keeper = sqlite3.connect(self.uri, uri=True, timeout=0, isolation_level=None)
         self.weather = weather
         self.troubles: list[tuple[float, str]] = []
+        self.saved_at = self.restored_at = -1.0
         self._faults = list(faults)
         self._draws = 0
 
@@ -80,7 +81,34 @@ class Database:
                     return []
                 if getattr(error, "sqlite_errorname", "") not in ("SQLITE_BUSY", "SQLITE_LOCKED"):
                     raise
-                self.world.run(self.world.now + 0.001)
+                self.world.run(self.world.now + 0.02)
+
+    def arm_restore(self, at: float, age: float) -> None:
+        """Copy the database at one time, and put the copy back at another."""
+        copy: dict[str, list[Any]] = {}
+
+        def save() -> None:
+            self.saved_at = self.world.now
+            for (table,) in self.rows("SELECT name FROM sqlite_master WHERE type = 'table'"):
+                copy[table] = self.rows(f"SELECT * FROM {table}")
+
+        def restore() -> None:
+            try:
+                self.keeper.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                self.world.at(0.002, restore)
+                return
+            for table, found in copy.items():
+                self.keeper.execute(f"DELETE FROM {table}")
+                for row in found:
+                    self.keeper.execute(f"INSERT INTO {table} VALUES ({','.join('?' * len(row))})", row)
+            self.keeper.execute("COMMIT")
+            self.restored_at = self.world.now
+            self.world.note("database", "IS RESTORED from an older copy")
+            self.world.happened["database: restored"] += 1
+
+        self.world.at(max(0.0, at - age), save)
+        self.world.at(at, restore)
 
     def close(self) -> None:
         self.keeper.close()
@@ -141,6 +169,9 @@ class _Connection:
             if self.off:
                 return
             if database.is_in("cut", loop):
+                if self.real is not None:
+                    # What a connection that is lost had begun is undone at the other end, and its locks go.
+                    self.real.rollback()
                 refuse("cut off", "disk I/O error")
                 return
             fault = None

@@ -31,12 +31,16 @@ def cause(violation: str, plan: Plan) -> str:
         faults.append("busy log")
     if plan["policy"] == "allow":
         faults.append("allow")
+    faults += [name for name in ("organisations", "jobs", "restore") if name in plan]
+    faults += ["short pages"] if "page" in plan["log"] else []
+    if any(call["feature"] == "scarce" for call in plan["calls"]):
+        faults.append("scarce")
     if any(call["settlement"] == "hold" for call in plan["calls"]):
         faults.append("hold")
     about = re.search(r"call #(\d+)\b", violation)
     for call in plan["calls"]:
         if about and call["n"] == int(about[1]):
-            extras = [name for name in ("leaves", "cancels", "junk", "slow") if name in call["client"]]
+            extras = [name for name in ("leaves", "cancels", "junk", "slow", "sends_paths") if name in call["client"]]
             faults += [call["route"], *extras] if not plan["net"] or extras else []
             faults += [f"spec {call['client']['spec']}"] if "leaves" in extras else []
     return f"{words} <- {', '.join(sorted(set(faults))) or 'nothing'}"

@@ -87,11 +87,15 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         self.queue.append(handle)
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
+        if _thread_of is self:
+            # A real loop may sleep on for a long time, and in debug mode it raises.
+            self.world.errors.append(f"{self.name}: call_soon from a thread")
+        return self.call_soon_threadsafe(callback, *args, context=context)
+
+    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> Any:
         handle = events.Handle(callback, args, self, context)
         self.admit(handle)
         return handle
-
-    call_soon_threadsafe = call_soon
 
     def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:
         return self.call_at(self.time() + delay, callback, *args, context=context)
@@ -125,14 +129,13 @@ class ProcessLoop(asyncio.AbstractEventLoop):
             events._set_running_loop(None)
             _thread_of = self
             try:
-                result = function(*args)
-            except BaseException as error:
-                future.set_exception(error)
-            else:
-                future.set_result(result)
+                end, result = future.set_result, function(*args)
+            except BaseException as error:  # noqa: BLE001 - it comes out where the thread is awaited
+                end, result = future.set_exception, error
             finally:
                 _thread_of = None
                 events._set_running_loop(self)
+            end(result)
 
         self.call_later(self.uniform(0.0002, 0.003), work)
         return future

@@ -66,18 +66,24 @@ class SimulatedTransport:
 
     Args:
         timeout: Seconds for a call as a whole.
+        organisation: Whose key it carries.
     """
 
     network: "Network"
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float, organisation: int) -> None:
         self.timeout = timeout
+        self.organisation = organisation
 
-    async def request(self, method: str, path: str, *, body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def request(
+        self, method: str, path: str, *, body: bytes, headers: Mapping[str, str], bearer: Any = None
+    ) -> Answer:
         """See `fastapi_autumn.transports.Transport`."""
         loop = current()
         future = loop.create_future()
-        self.network.send(loop, future, path, body, headers)
+        if bearer is not None:
+            headers = {**headers, "authorization": f"Bearer {bearer.get_secret_value()}"}
+        self.network.send(self.organisation, loop, future, path, body, headers)
         try:
             async with asyncio.timeout(self.timeout):
                 return await future
@@ -93,16 +99,16 @@ class Network:
 
     Args:
         world: Where it is.
-        autumn: Who answers, by the name of the organisation.
+        autumns: Who answers, by organisation.
         faults: The plan's faults of single requests.
         weather: The plan's faults that last for a while.
     """
 
     def __init__(
-        self, world: World, autumn: Autumn, *, faults: list[dict[str, Any]], weather: list[dict[str, Any]]
+        self, world: World, autumns: list[Autumn], *, faults: list[dict[str, Any]], weather: list[dict[str, Any]]
     ) -> None:
         self.world = world
-        self.autumn = autumn
+        self.autumns = autumns
         self.weather = weather
         self.call_of_charge: dict[str, int] = {}
         self.troubles: list[float] = []
@@ -117,7 +123,9 @@ class Network:
         self._seen: Counter[Any] = Counter()
         self._sent = 0
 
-    def send(self, loop: ProcessLoop, future: Any, path: str, body: bytes, headers: Mapping[str, str]) -> None:
+    def send(
+        self, organisation: int, loop: ProcessLoop, future: Any, path: str, body: bytes, headers: Mapping[str, str]
+    ) -> None:
         """Send a request of a process; `future` gets the answer, or what a transport raises."""
         world = self.world
         request = Request(path.removeprefix("/v1/"), path, dict(headers), json.loads(body or b"{}"))
@@ -137,7 +145,7 @@ class Network:
             self.troubles.append(world.now)
         world.note(loop.name, f"-> {_shown(request, kind, call)}{f'   [{what}]' if what else ''}")
         world.moment("sent", kind, call)
-        _Packet(self, loop, future, request, kind, call, fault, number).leave()
+        _Packet(self, self.autumns[organisation], loop, future, request, kind, call, fault, number).leave()
 
     def at(self, delay: float, do: Any, *args: Any) -> None:
         """Have something happen on the way, and know that it is still to come."""
@@ -172,6 +180,7 @@ class _Packet:
     def __init__(
         self,
         network: Network,
+        autumn: Autumn,
         loop: ProcessLoop,
         future: Any,
         request: Request,
@@ -182,7 +191,7 @@ class _Packet:
     ) -> None:
         self.network = network
         self.world = network.world
-        self.autumn = network.autumn
+        self.autumn = autumn
         self.loop = loop
         self.future = future
         self.request = request

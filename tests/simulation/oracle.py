@@ -5,11 +5,11 @@ process was killed may be lost with it, and the call then costs nothing instead 
 """
 
 from decimal import ROUND_CEILING, Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
-from simulation.service import PRICES, Record
+from simulation.service import FEATURES, PRICES, Record
 
-__all__ = ["LAST_MOMENTS", "expected", "violations"]
+__all__ = ["LAST_MOMENTS", "Allowed", "expected", "violations"]
 
 LAST_MOMENTS = 1.0
 """Seconds before a kill in which a decision may not be written down yet, while the database is well."""
@@ -17,6 +17,22 @@ _AFTER_TROUBLE = 8.0
 """Seconds for which a database that was away may still hold up what is to be written: the writer's longest pause."""
 _PATIENCE = 6.0
 """Seconds after the last trouble in which a call may still be refused: a time-out, and a moment."""
+
+
+class Allowed(NamedTuple):
+    """What a call may have cost: one of these amounts, or anything of a range where the balance sets the end."""
+
+    amounts: frozenset[Decimal]
+    why: str
+    least: Decimal = Decimal(0)
+    most: Decimal = Decimal(-1)
+
+    def __contains__(self, used: object) -> bool:
+        return used in self.amounts or (isinstance(used, Decimal) and self.least <= used <= self.most)
+
+    def __str__(self) -> str:
+        shown = " or ".join(map(str, sorted(self.amounts)))
+        return shown if self.most < 0 else f"{self.least} to {self.most}"
 
 
 def price_of(record: Record) -> Decimal:
@@ -29,24 +45,39 @@ def amount(said: str) -> Decimal:
     return exact.quantize(Decimal("1e-10"), rounding=ROUND_CEILING) if -exact.as_tuple().exponent > 10 else exact
 
 
-def expected(record: Record, scenario: Any) -> tuple[set[Decimal], str]:
+def expected(record: Record, scenario: Any) -> Allowed:
     """Return what the call may have cost, and why."""
     nothing, price = Decimal(0), price_of(record)
+
+    def only(*amounts: Decimal, why: str) -> Allowed:
+        return Allowed(frozenset(amounts), why)
+
     if record.began_at is None:
-        return {nothing}, "nobody served it"
+        return only(nothing, why="nobody served it")
     if record.reached_at is None:
         if record.cancelled:
-            return {nothing, price}, "cancelled before the handler"
-        return {nothing}, f"the handler was never reached ({record.status})"
+            return only(nothing, price, why="cancelled before the handler")
+        return only(nothing, why=f"the handler was never reached ({record.status})")
     decided_at, cost, why = _decided(record, price)
     killed_at = record.loop.killed_at
     if killed_at is not None and (decided_at is None or killed_at < decided_at):
-        return {nothing}, "killed while it ran"
+        return only(nothing, why="killed while it ran")
     if decided_at is None:
-        return {nothing}, "it never ended"
+        return only(nothing, why="it never ended")
+    amounts = {cost}
     if killed_at is not None and _is_last_moment(record, decided_at, killed_at, scenario):
-        return {nothing, cost}, f"{why}, in the last moments before a kill"
-    return {cost}, why
+        amounts.add(nothing)
+        why += ", in the last moments before a kill"
+    if scenario.was_restored(record):
+        amounts |= {nothing, price}
+        why += ", forgotten when the database was restored"
+    if record.plan["feature"] == "scarce":
+        # Nothing is taken that is not there: a settlement above the price, or a call that was served unverified.
+        if not record.verified:
+            return Allowed(frozenset(amounts), why, Decimal(0), cost)
+        if cost > price:
+            return Allowed(frozenset(amounts), why, price, cost)
+    return Allowed(frozenset(amounts), why)
 
 
 def _decided(record: Record, price: Decimal) -> tuple[float | None, Decimal, str]:
@@ -96,35 +127,37 @@ def violations(scenario: Any) -> list[str]:
     """Return what is wrong at the end of a scenario, one line each, as `kind: details`."""
     found = []
     net: dict[int, Decimal] = {}
-    total: dict[str, Decimal] = {}
+    total: dict[Any, Decimal] = {}
     call_of = dict(scenario.network.call_of_charge)
     call_of |= {charge: record.number for record in scenario.records.values() for charge in record.charge_ids}
-    for event in scenario.events():
+    for organisation, event in scenario.events():
         charge = event["properties"].get("charge_id")
         call = call_of.get(charge)
         moved = sum((Decimal(str(row["value"])) for row in event["deductions"] or ()), Decimal(0))
-        total[event["customer_id"]] = total.get(event["customer_id"], Decimal(0)) + moved
+        whose = (organisation, event["customer_id"], event["feature_id"])
+        total[whose] = total.get(whose, Decimal(0)) + moved
         if call is None:
             found.append(f"stray: an event of no call, {charge}")
-            continue
-        net[call] = net.get(call, Decimal(0)) + moved
+        elif scenario.records[call].loop.organisation != organisation:
+            found.append(f"stray: an event of call #{call} in another organisation")
+        else:
+            net[call] = net.get(call, Decimal(0)) + moved
     for record in scenario.records.values():
-        allowed, why = expected(record, scenario)
+        allowed = expected(record, scenario)
         used = net.get(record.number, Decimal(0))
         if used not in allowed:
-            should = " or ".join(map(str, sorted(allowed)))
-            kind = _kind(used, allowed, price_of(record))
-            found.append(f"{kind}: call #{record.number} cost {used} instead of {should}: {why}")
+            kind = _kind(used, allowed.amounts, price_of(record))
+            found.append(f"{kind}: call #{record.number} cost {used} instead of {allowed}: {allowed.why}")
         found += _refusals(record, scenario)
-    for customer, moved in total.items():
-        usage = scenario.usage(customer)
+    for (organisation, customer, feature), moved in total.items():
+        usage = scenario.usage(organisation, customer, feature)
         if usage != moved:
-            found.append(f"books: {customer} used {usage}, by the events {moved}")
+            found.append(f"books: {customer} used {usage} of {feature}, by the events {moved}")
     found += scenario.leftovers()
     return found
 
 
-def _kind(used: Decimal, allowed: set[Decimal], price: Decimal) -> str:
+def _kind(used: Decimal, allowed: frozenset[Decimal], price: Decimal) -> str:
     if used < min(allowed):
         return "credits below nothing" if used < 0 else "unpaid"
     return "refund lost" if min(allowed) < price and used == price else "overpaid"
@@ -132,11 +165,24 @@ def _kind(used: Decimal, allowed: set[Decimal], price: Decimal) -> str:
 
 def _refusals(record: Record, scenario: Any) -> list[str]:
     if record.status == 402 and record.reached_at is None:
-        return [f"refused: call #{record.number} got 402 and could pay"]
+        granted = FEATURES[record.plan["feature"]]
+        if _most_in_use(record, scenario) + price_of(record) <= granted:
+            return [f"refused: call #{record.number} got 402 and could pay"]
     if record.status in (503, 500) and record.reached_at is None and record.ended_at is not None:
-        if record.plan["route"] == "door":
-            return []
         trouble = scenario.last_trouble(record)
         if trouble is None or record.ended_at - trouble > _PATIENCE:
             return [f"refused: call #{record.number} got {record.status} without trouble"]
     return []
+
+
+def _most_in_use(record: Record, scenario: Any) -> Decimal:
+    """Return the most that the customer's other calls can have taken when this one was refused."""
+    whose = (record.plan["customer"], record.plan["feature"], record.loop.organisation)
+    most = Decimal(0)
+    for other in scenario.records.values():
+        if other is record or other.began_at is None or other.began_at > record.ended_at:
+            continue
+        if (other.plan["customer"], other.plan["feature"], other.loop.organisation) == whose:
+            said = [amount(value) for _, what, value in other.said if what == "settle"]
+            most += max([price_of(other), *said])
+    return most

@@ -39,18 +39,32 @@ def generate(seed: int, *, calls: tuple[int, int] = (12, 40)) -> Plan:
     }
     themes = draw.sample(list(_THEMES), draw.choice([0, 1, 1, 2, 2, 3]))
     plan["themes"] = themes
-    wild = draw.random() < 0.35
+    style = {
+        "hold": hold,
+        "wild": draw.random() < 0.35,
+        "customers": draw.choice([1, 3, 3, 15]),
+        "scarce": draw.choice([0.0, 0.0, 0.3, 1.0]),
+    }
     for number in range(count):
-        plan["calls"].append(_call(draw, number, span, hold=hold, wild=wild))
+        plan["calls"].append(_call(draw, number, span, **style))
     for theme in themes:
         _THEMES[theme](draw, plan, span)
     return plan
 
 
-def _call(draw: random.Random, number: int, span: float, *, hold: float, wild: bool) -> dict[str, Any]:
-    route = draw.choice(["chat"] * 6 + ["stream"] * 3 + ["sync", "path", "unread", "events", "door"])
-    if wild and draw.random() < 0.15:
-        route = draw.choice(["task", "yield", "inner", "unread", "door", "events"])
+def _call(
+    draw: random.Random,
+    number: int,
+    span: float,
+    *,
+    hold: float = 0.0,
+    wild: bool = False,
+    customers: int = 3,
+    scarce: float = 0.0,
+) -> dict[str, Any]:
+    route = draw.choice(["chat"] * 7 + ["stream"] * 4 + ["sync", "path", "named"])
+    if wild and draw.random() < 0.3:
+        route = draw.choice(["task", "yield", "inner", "unread", "door", "events", "file"])
     client: dict[str, Any] = {"spec": draw.choice(["2.3", "2.4"])}
     script: list[Any] = [["sleep", round(draw.choice([0.0, 0.02, 0.3, 1.5]) * draw.uniform(0.3, 1), 4)]]
     streams = route in ("stream", "unread", "events", "door")
@@ -72,12 +86,15 @@ def _call(draw: random.Random, number: int, span: float, *, hold: float, wild: b
             client["cancels"] = True
     if wild and draw.random() < 0.1:
         client["slow"] = round(draw.uniform(0.05, 0.6), 3)
-    if wild and route == "unread" and draw.random() < 0.5:
+    if route == "unread" and draw.random() < 0.5:
         client["junk"] = draw.choice([1, 2, 4])
+    if route == "file" and draw.random() < 0.5:
+        client["sends_paths"] = True
     return {
         "n": number,
         "at": round(draw.uniform(0.5, span), 4),
-        "customer": f"c{draw.randrange(3)}",
+        "customer": f"c{draw.randrange(customers)}",
+        "feature": "scarce" if draw.random() < scarce else "plenty",
         "route": route,
         "model": draw.choice(list(PRICES)),
         "settlement": "hold" if draw.random() < hold else "deduct",
@@ -212,12 +229,43 @@ def _crowd(draw: random.Random, plan: Plan, span: float) -> None:
     at = draw.uniform(1, span)
     first = len(plan["calls"])
     for number in range(first, first + draw.randint(10, 25)):
-        call = _call(draw, number, span, hold=0.0, wild=False)
+        call = _call(draw, number, span)
         call["at"] = round(at + draw.uniform(0, 0.3), 4)
         plan["calls"].append(call)
     if draw.random() < 0.7:
         fault = draw.choice(["reset", "503", "refuse", "500"])
         plan["weather"].append({"fault": fault, "op": None, "worker": None, "at": at, "for": 0.3, "p": 1.0, "d": 0.0})
+
+
+def _jobs(draw: random.Random, plan: Plan, span: float) -> None:
+    """Something dies, and from then on no process lives for long."""
+    _deaths(draw, plan, span)
+    lives = draw.choice([20.0, 50.0, 100.0])
+    plan["jobs"] = {"lives": lives, "gap": draw.choice([5.0, 60.0]), "count": 40}
+
+
+def _pages(draw: random.Random, plan: Plan, span: float) -> None:
+    """The event log has short pages, and much has to be looked up in it."""
+    plan["log"]["page"] = draw.choice([1, 2, 5])
+    for call in plan["calls"]:
+        call["customer"] = "c0"
+    fault = {"fault": draw.choice(["answer_lost", "answer_reset", "500_after"]), "op": "check", "worker": None}
+    plan["weather"].append({**fault, "at": 0.0, "for": span, "p": draw.choice([0.3, 0.8]), "d": 1.0})
+
+
+def _organisations(draw: random.Random, plan: Plan, span: float) -> None:
+    """Two organisations' services share one database, and something is left in it."""
+    plan["organisations"] = 2
+    if len(plan["workers"]) < 2:
+        plan["workers"].append({"start": 0.01})
+    if draw.random() < 0.7:
+        draw.choice([_deaths, _weather, _commits])(draw, plan, span)
+
+
+def _restore(draw: random.Random, plan: Plan, span: float) -> None:
+    """The database comes back from an older copy."""
+    plan["restore"] = {"at": round(draw.uniform(3, span + 60), 3), "age": round(draw.uniform(0.5, 30), 3)}
+    _aimed(draw, plan, span)
 
 
 _THEMES = {
@@ -230,4 +278,8 @@ _THEMES = {
     "clocks": _clocks,
     "log": _log,
     "crowd": _crowd,
+    "jobs": _jobs,
+    "pages": _pages,
+    "organisations": _organisations,
+    "restore": _restore,
 }

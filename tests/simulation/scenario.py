@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from fastapi_autumn import Autumn, AutumnSettings
+from fastapi_autumn import AutumnSettings
 from fastapi_autumn.catalog import Catalog
 from fastapi_autumn.emulator import EMULATOR_KEY, Emulator
 
@@ -32,8 +32,10 @@ _STEPS = 3_000_000
 CATALOG = Catalog.from_source(
     """
 from fastapi_autumn.catalog import feature, item, plan
-ai_usage = feature(id="ai_usage", name="AI usage", type="metered", consumable=True)
-free = plan(id="free", name="Free", group="main", auto_enable=True, items=[item(ai_usage, included=100000, reset="month")])
+plenty = feature(id="plenty", name="Plenty", type="metered", consumable=True)
+scarce = feature(id="scarce", name="Scarce", type="metered", consumable=True)
+free = plan(id="free", name="Free", group="main", auto_enable=True, items=[
+    item(plenty, included=100000, reset="month"), item(scarce, included=12, reset="month")])
 """,
     Path("catalog.py"),
 ).to_wire()
@@ -42,27 +44,30 @@ free = plan(id="free", name="Free", group="main", auto_enable=True, items=[item(
 class _Service:
     """What is made once and serves in every scenario: it keeps nothing between them but routes."""
 
-    def __init__(self, policy: str) -> None:
+    def __init__(self, policy: str, organisation: int) -> None:
+        key = EMULATOR_KEY if organisation == 0 else f"am_sk_test_organisation{organisation}"
         self.settings = AutumnSettings(
             _env_file=None,
-            secret_key=EMULATOR_KEY,
+            secret_key=key,
+            base_url=f"https://autumn{organisation}.example",
             outbox_url="sqlite+aiosqlite://",
             hold_ttl=120.0,
             max_body_bytes=1000,
             on_unavailable=policy,
         )
-        self.transport = SimulatedTransport(self.settings.timeout)
+        self.transport = SimulatedTransport(self.settings.timeout, organisation)
         self.autumn = seams.make_autumn(self.settings, PRICES, self.transport)
         self.application = Application(self.autumn)
 
 
-_services: dict[str, _Service] = {}
+_services: dict[Any, _Service] = {}
 
 
-def service(policy: str) -> _Service:
-    if policy not in _services:
-        _services[policy] = _Service(policy)
-    return _services[policy]
+def service(policy: str, organisation: int) -> _Service:
+    """Return a service that is made already, or make it."""
+    if (policy, organisation) not in _services:
+        _services[policy, organisation] = _Service(policy, organisation)
+    return _services[policy, organisation]
 
 
 class Worker:
@@ -76,6 +81,8 @@ class Worker:
         self.loop: Any = None
         self.is_up = False
         self.jumped = 0.0
+        self.organisation = number % scenario.organisations
+        self.service = scenario.services[self.organisation]
 
     def start(self) -> None:
         if self.scenario.is_over or (self.loop is not None and not self.loop.dead):
@@ -85,14 +92,14 @@ class Worker:
         name = f"w{self.number}.{self.generation}"
         offset = self.plan.get("offset", 0.0) + self.jumped
         self.loop = loop = ProcessLoop(world, name, wall_offset=offset, rate=self.plan.get("rate", 1.0))
-        loop.worker = self.number
+        loop.worker, loop.organisation = self.number, self.organisation
         self.stopping = loop.create_future()
         self.main = loop.create_task(self._main(loop, self.stopping))
 
     async def _main(self, loop: Any, stopping: Any) -> None:
         world = self.scenario.world
         try:
-            async with self.scenario.autumn_object.running():
+            async with self.service.autumn.running():
                 self.is_up = True
                 world.note(loop.name, "is up")
                 world.moment("up", self.number)
@@ -179,34 +186,46 @@ class Scenario:
         self.plan = plan
         self.world = world = World(plan["seed"])
         seams.enter(world)
-        self.service = service(plan["policy"])
-        self.autumn_object: Autumn = self.service.autumn
-        self.autumn_object._running.clear()
+        self.organisations = plan.get("organisations", 1)
+        self.services = [service(plan["policy"], number) for number in range(self.organisations)]
         self.database = Database(world, faults=plan["db"], weather=plan["db_weather"])
         seams.use_database(self.database)
-        self.emulator = Emulator(":memory:", catalog=CATALOG, clock=lambda: EPOCH_MS + int(world.now * 1000))
-        self.autumn = SimulatedAutumn(world, EmulatorBooks(self.emulator))
-        self.network = Network(world, self.autumn, faults=plan["net"], weather=plan["weather"])
+        self.emulators = [self._emulator(one) for one in self.services]
+        self.autumns = [
+            SimulatedAutumn(world, EmulatorBooks(emulator), name=f"autumn{number or ''}")
+            for number, emulator in enumerate(self.emulators)
+        ]
+        self.network = Network(world, self.autumns, faults=plan["net"], weather=plan["weather"])
         SimulatedTransport.network = self.network
-        self.stop_bound = 4 * self.service.settings.shutdown_timeout
+        self.stop_bound = 4 * self.services[0].settings.shutdown_timeout
         self.complaints: list[str] = []
         self.is_over = False
         self.records = {call["n"]: Record(call) for call in plan["calls"]}
-        self.service.application.world = world
-        self.service.application.records = self.records
+        for one in self.services:
+            one.autumn._running.clear()
+            one.application.world = world
+            one.application.records = self.records
         self.workers = [Worker(self, number, worker) for number, worker in enumerate(plan["workers"])]
         self._set_the_log(plan["log"])
 
     def complain(self, kind: str, what: str) -> None:
         self.complaints.append(f"{kind}: {what}")
 
+    def _emulator(self, one: _Service) -> Emulator:
+        world = self.world
+        emulator = Emulator(":memory:", catalog=CATALOG, clock=lambda: EPOCH_MS + int(world.now * 1000))
+        emulator.add_key(one.settings.secret_key.get_secret_value())
+        return emulator
+
     def _set_the_log(self, log: dict[str, Any]) -> None:
-        world, autumn = self.world, self.autumn
-        autumn.store_delay = lambda: world.uniform(0.5, 1.0, "log", world.now) * log["delay"]
-        busy = log.get("busy")
-        if busy:
-            autumn.busy_since, autumn.busy_until = busy["at"], busy["at"] + busy["for"]
-            autumn.busy_every = busy["every"]
+        world = self.world
+        for autumn in self.autumns:
+            autumn.page = log.get("page", 1000)
+            autumn.store_delay = lambda: world.uniform(0.5, 1.0, "log", world.now) * log["delay"]
+            busy = log.get("busy")
+            if busy:
+                autumn.busy_since, autumn.busy_until = busy["at"], busy["at"] + busy["for"]
+                autumn.busy_every = busy["every"]
 
     def play(self) -> None:
         """Play the plan, and let the world come to rest."""
@@ -217,6 +236,8 @@ class Scenario:
             world.at(call["at"], self._call, self.records[call["n"]])
         for place, fault in enumerate(plan["world"]):
             self._arm(fault, place)
+        if "restore" in plan:
+            self.database.arm_restore(plan["restore"]["at"], plan["restore"]["age"])
         seams.poll_every(1.0)
         world.run(plan["end"])
         # Nobody waits any more for what the sender finds by looking, so it may look less often.
@@ -252,15 +273,17 @@ class Scenario:
         if not up:
             return
         worker = up[int(self.world.unit("which", record.number) * len(up))]
-        Exchange(self.world, self.service.application.app, worker.loop, record).begin()
+        Exchange(self.world, worker.service.application.app, worker.loop, record).begin()
 
     def _rest(self) -> None:
         """Run on until nothing is left to do."""
         world = self.world
+        if "jobs" in self.plan:
+            self._rest_with_jobs(**self.plan["jobs"])
         for worker in self.workers:
             world.at(0.0, worker.start)
         quiet = 0
-        while world.now < _LONGEST and world.steps < _STEPS:
+        while world.now < _LONGEST and world.steps < _STEPS and "jobs" not in self.plan:
             world.run(world.now + 5.0)
             quiet = quiet + 1 if self._is_at_rest() else 0
             if quiet >= 3:
@@ -275,6 +298,20 @@ class Scenario:
             if worker.loop is not None and worker.loop.stopped_at is None and not worker.loop.dead:
                 self.complain("stop", f"{worker.loop.name} never stopped")
 
+    def _rest_with_jobs(self, lives: float, gap: float, count: int) -> None:
+        """From now on there are only processes that live for a short time, one after the other."""
+        world, worker = self.world, self.workers[0]
+        for one in self.workers:
+            one.stop()
+        world.run(world.now + _STOP_WITHIN + self.stop_bound)
+        for _ in range(count):
+            worker.start()
+            world.run(world.now + lives)
+            worker.stop()
+            world.run(world.now + gap)
+            if seams.at_rest(self.database, 0):
+                return
+
     def _is_at_rest(self) -> bool:
         alive = [worker for worker in self.workers if worker.is_up]
         if len(alive) < len(self.workers) or any(worker.loop.frozen or worker.loop.in_flight for worker in alive):
@@ -284,25 +321,31 @@ class Scenario:
         return seams.at_rest(self.database, len(alive))
 
     def _holds(self) -> int:
-        return len(self.emulator._store.rows("SELECT 1 FROM locks"))
+        return sum(len(emulator._store.rows("SELECT 1 FROM locks")) for emulator in self.emulators)
 
     # What the oracle asks.
 
-    def events(self) -> list[dict[str, Any]]:
-        """Return all events at Autumn, by its own log."""
-        found, body = [], {"start_cursor": "", "limit": 1000}
-        self.world.now += 10.0
-        for _ in range(4):
-            page = self.emulator.call("events.list", body)
-            found += page["list"]
-            if not page["next_cursor"]:
-                return found
-            body["start_cursor"] = page["next_cursor"]
-        raise RuntimeError("more events than a scenario has")
+    def events(self) -> list[tuple[int, dict[str, Any]]]:
+        """Return all events at Autumn with their organisation, by its own log."""
+        found: list[tuple[int, dict[str, Any]]] = []
+        for number, emulator in enumerate(self.emulators):
+            cursor: str | None = ""
+            while cursor is not None:
+                # Five pages a second and not more.
+                self.world.now += 1.0
+                page = emulator.call("events.list", {"start_cursor": cursor, "limit": 1000})
+                found += [(number, event) for event in page["list"]]
+                cursor = page["next_cursor"]
+        return found
 
-    def usage(self, customer: str) -> Decimal:
-        balances = self.emulator.call("customers.get", {"customer_id": customer})["balances"]
-        return Decimal(str(balances["ai_usage"]["usage"]))
+    def usage(self, organisation: int, customer: str, feature: str) -> Decimal:
+        balances = self.emulators[organisation].call("customers.get", {"customer_id": customer})["balances"]
+        return Decimal(str(balances[feature]["usage"]))
+
+    def was_restored(self, record: Record) -> bool:
+        """Whether what this call led to may have been forgotten when an older copy of the database came back."""
+        database = self.database
+        return database.restored_at > 0 and (record.began_at or 0.0) < database.restored_at + 1.0
 
     def last_trouble(self, record: Record) -> float | None:
         """Return when there was last a reason to refuse a call, before it ended."""
@@ -329,8 +372,10 @@ class Scenario:
             loop.dead = True
             for connection in loop.connections:
                 connection.power_off()
-        self.autumn_object._running.clear()
-        self.emulator.close()
+        for one in self.services:
+            one.autumn._running.clear()
+        for emulator in self.emulators:
+            emulator.close()
         self.database.close()
 
 

@@ -85,7 +85,7 @@ class Exchange:
 
     def _scope(self) -> dict[str, Any]:
         plan = self.record.plan
-        path = f"/ai/{plan['settlement']}/{plan['route']}"
+        path = f"/ai/{plan['settlement']}/{plan['feature']}/{plan['route']}"
         if plan["route"] in ("path", "unread"):
             path += f"/{plan['model']}"
         return {
@@ -106,6 +106,7 @@ class Exchange:
             "client": ("192.0.2.9", 1),
             "server": ("service", 80),
             "state": {},
+            "extensions": {"http.response.pathsend": {}} if self.client.get("sends_paths") else {},
         }
 
     def _receive(self) -> Any:
@@ -143,7 +144,9 @@ class Exchange:
             record.status = message["status"]
             record.answered_at = world.now
             return
-        if message["type"] != "http.response.body":
+        if message["type"] == "http.response.pathsend":
+            message = {"body": b"the file", "more_body": False}
+        elif message["type"] != "http.response.body":
             return
         if message.get("body"):
             record.chunks += 1

@@ -11,17 +11,18 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.sse import EventSourceResponse
 from pydantic import BaseModel
 from starlette.background import BackgroundTask
 
-from fastapi_autumn import Autumn, AutumnMiddleware, Charge, CreditGate, ModelCharge
+from fastapi_autumn import Autumn, AutumnMiddleware, Charge, CreditGate
 
-__all__ = ["PRICES", "ROUTES", "Application", "Record"]
+__all__ = ["FEATURES", "PRICES", "Application", "Record"]
 
 PRICES = {"small": 1, "large": 5, "fraction": "0.1"}
-ROUTES = ("chat", "sync", "stream", "path", "events", "task", "yield", "inner", "door", "unread")
+FEATURES = {"plenty": 100_000, "scarce": 12}
+"""Feature to what every customer has of it in a month."""
 
 
 class Record:
@@ -70,7 +71,8 @@ class Application:
         self.app.add_middleware(_FailsLate)
         self.app.add_middleware(AutumnMiddleware, autumn=autumn, identify=lambda c: c.headers.get("x-user"))
         for settlement in ("deduct", "hold"):
-            self._add_routes(settlement)
+            for feature in FEATURES:
+                self._add_routes(settlement, feature)
 
     def record(self, request: Request, charge: Charge | None) -> Record:
         """Note that the handler was reached."""
@@ -149,16 +151,29 @@ class Application:
             else:
                 await self._step(record, charge, *step)
 
-    def _add_routes(self, settlement: str) -> None:
-        app, prefix = self.app, f"/ai/{settlement}"
-        gate = CreditGate(settlement=settlement)
-        by_path = CreditGate(model=_model_in_path, settlement=settlement)
+    def _add_routes(self, settlement: str, feature: str) -> None:
+        app, prefix = self.app, f"/ai/{settlement}/{feature}"
+        how: dict[str, Any] = {"settlement": settlement, "feature_id": feature}
+        gate, by_path = CreditGate(**how), CreditGate(model=_model_in_path, **how)
+        # Words of the application's own, which happen to be those that the package uses too.
+        named = CreditGate(properties={"settlement": "monthly", "charge_id": "mine", "team": "red"}, **how)
+        named_charge = Annotated[Charge, Depends(named)]
         body_charge, path_charge = Annotated[Charge, Depends(gate)], Annotated[Charge, Depends(by_path)]
 
         @app.post(f"{prefix}/chat")
         async def chat(request: Request, ask: _Ask, charge: body_charge) -> Any:
             record = self.record(request, charge)
             return await self.play(record, charge, record.plan["script"]) or {"ok": True}
+
+        @app.post(f"{prefix}/named")
+        async def named_chat(request: Request, ask: _Ask, charge: named_charge) -> Any:
+            record = self.record(request, charge)
+            return await self.play(record, charge, record.plan["script"]) or {"ok": True}
+
+        @app.post(f"{prefix}/file")
+        async def file(request: Request, ask: _Ask, charge: body_charge) -> Any:
+            record = self.record(request, charge)
+            return await self.play(record, charge, record.plan["script"]) or FileResponse(__file__)
 
         @app.post(f"{prefix}/sync")
         def sync(request: Request, ask: _Ask, charge: body_charge) -> Any:
@@ -215,11 +230,11 @@ class Application:
         async def door(request: Request) -> Any:
             record = self.record(request, None)
             record.reached_at = None
-            return StreamingResponse(self._through_the_door(request, record, settlement))
+            return StreamingResponse(self._through_the_door(record, settlement, feature))
 
-    async def _through_the_door(self, request: Request, record: Record, settlement: str) -> AsyncIterator[bytes]:
+    async def _through_the_door(self, record: Record, settlement: str, feature: str) -> AsyncIterator[bytes]:
         plan = record.plan
-        opened = self.autumn.charge(plan["customer"], plan["model"], settlement=settlement)
+        opened = self.autumn.charge(plan["customer"], plan["model"], settlement=settlement, feature_id=feature)
         async with opened as charge:
             record.reached_at = self.world.now
             record.verified = charge.verified

@@ -84,12 +84,12 @@ def _fewer_workers(plan: Plan, fails: Callable[[Plan], bool]) -> Plan:
 
 
 def _simpler(plan: Plan, fails: Callable[[Plan], bool]) -> Plan:
-    for change in (_calm_log, _right_clocks, _deny):
+    for change in (_calm_log, _right_clocks, _deny, _one_organisation, _no_jobs, _no_restore):
         candidate = change(copy.deepcopy(plan))
         if candidate != plan and fails(candidate):
             plan = candidate
     for place in range(len(plan["calls"])):
-        for change in (_plain_client, _plain_route, *(_without_step(step) for step in range(9, -1, -1))):
+        for change in (_plain_client, _plain_route, _plenty, *(_without_step(step) for step in range(9, -1, -1))):
             candidate = copy.deepcopy(plan)
             change(candidate["calls"][place])
             if candidate != plan and fails(candidate):
@@ -112,12 +112,31 @@ def _deny(plan: Plan) -> Plan:
     return plan
 
 
+def _one_organisation(plan: Plan) -> Plan:
+    plan.pop("organisations", None)
+    return plan
+
+
+def _no_jobs(plan: Plan) -> Plan:
+    plan.pop("jobs", None)
+    return plan
+
+
+def _no_restore(plan: Plan) -> Plan:
+    plan.pop("restore", None)
+    return plan
+
+
 def _plain_client(call: dict[str, Any]) -> None:
     call["client"] = {"spec": call["client"]["spec"]}
 
 
+def _plenty(call: dict[str, Any]) -> None:
+    call["feature"] = "plenty"
+
+
 def _plain_route(call: dict[str, Any]) -> None:
-    if call["route"] in ("stream", "events", "door", "unread"):
+    if call["route"] in ("stream", "events", "door", "unread", "named", "file"):
         return
     call["route"] = "chat"
 
