@@ -34,10 +34,19 @@ class Request(NamedTuple):
     path: str
     headers: dict[str, str]
     body: dict[str, Any]
+    method: str = "POST"
 
     @property
     def key(self) -> str | None:
         return self.headers.get("idempotency-key")
+
+    @property
+    def moves(self) -> bool:
+        """Whether it may leave an event."""
+        body = self.body
+        return self.operation in ("balances.track", "balances.finalize") or bool(
+            self.operation == "balances.check" and (body.get("send_event") or body.get("lock"))
+        )
 
     @property
     def charge_id(self) -> str | None:
@@ -46,7 +55,7 @@ class Request(NamedTuple):
         if "lock_id" in body:
             return body["lock_id"]
         wanted = (body.get("properties") or {}).get("charge_id") or (body.get("filter_by") or {}).get("charge_id")
-        return wanted or (body.get("lock") or {}).get("lock_id")
+        return wanted or (body.get("lock") or {}).get("lock_id") or (self.key or "").partition(":")[0] or None
 
 
 class Books(Protocol):
@@ -81,7 +90,6 @@ class Autumn:
         self.busy_every = 0.3
         self.busy_since = 0.0
         self._keys: dict[str, float] = {}
-        self._spoiled: set[str] = set()
         self._together = 0
         self._flush = 0
 
@@ -119,15 +127,10 @@ class Autumn:
             if operation == "events.list":
                 body["limit"] = min(body.get("limit", 50), self.page)
             return self.books.answer(request._replace(body=body))
-        if operation == "balances.finalize" and body.get("lock_id") in self._spoiled:
-            return refuse(409, "invalid_request", "Lock receipt not claimable: RESERVATION_ALREADY_PROCESSING")
-        lock = body.get("lock") or {}
-        if lock.get("lock_id") in self._spoiled:
-            request = request._replace(body={**body, "lock": {k: v for k, v in lock.items() if k != "expires_at"}})
         reply = self.books.answer(request)
-        if operation == "balances.finalize" and reply.status == 400 and b"Lock not found" in reply.body:
-            self._spoiled.add(body["lock_id"])
-        if reply.status == 200 and operation.startswith("balances."):
+        if operation == "organization/me" and reply.status == 200:
+            reply = reply._replace(body=reply.body.replace(b'"emulator"', f'"{self.name}"'.encode()))
+        if reply.status == 200 and request.moves:
             self._log()
         return reply
 
@@ -187,7 +190,7 @@ class EmulatorBooks:
             "type": "http",
             "asgi": {"version": "3.0"},
             "http_version": "1.1",
-            "method": "POST",
+            "method": request.method,
             "scheme": "http",
             "path": request.path,
             "raw_path": request.path.encode(),
@@ -198,7 +201,7 @@ class EmulatorBooks:
             "server": ("autumn", 80),
             "state": {},
         }
-        body = json.dumps(request.body).encode()
+        body = json.dumps(request.body).encode() if request.method == "POST" else b""
 
         async def receive() -> Any:
             return {"type": "http.request", "body": body, "more_body": False}

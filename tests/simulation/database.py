@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from simulation.loop import current
+from simulation.memory import Trouble
 from simulation.world import World
 
 __all__ = ["Database"]
@@ -18,7 +19,7 @@ _BUSY_SECONDS = 2.0
 _SERIAL = itertools.count()
 
 
-class Database:
+class Database(Trouble):
     """One database, which all workers share.
 
     Args:
@@ -27,49 +28,16 @@ class Database:
         weather: What lasts for a while: `{"fault", "worker" or None, "at", "for"}`.
     """
 
+    is_sql = True
+
     def __init__(self, world: World, *, faults: list[dict[str, Any]], weather: list[dict[str, Any]]) -> None:
-        self.world = world
+        super().__init__(world, faults=faults, weather=weather)
         self.uri = f"file:/simulated-{next(_SERIAL)}?vfs=memdb"
         self.keeper = sqlite3.connect(self.uri, uri=True, timeout=0, isolation_level=None)
-        self.weather = weather
-        self.troubles: list[tuple[float, str]] = []
-        self.saved_at = self.restored_at = -1.0
-        self._faults = list(faults)
-        self._draws = 0
 
     def connect(self, *_: Any, **__: Any) -> Any:
         """Stand in for `aiosqlite.connect`."""
         return _Connecting(self)
-
-    def trouble(self, loop: Any, what: str) -> None:
-        """Remember that a process could not do what it wanted."""
-        self.world.happened[f"database: {what}"] += 1
-        self.troubles.append((self.world.now, loop.name))
-
-    def is_in(self, fault: str, loop: Any) -> dict[str, Any] | None:
-        """Return the weather of this kind around a process, if there is any."""
-        now = self.world.now
-        for window in self.weather:
-            if (
-                window["fault"] == fault
-                and window["at"] <= now < window["at"] + window["for"]
-                and window.get("worker") in (None, loop.worker)
-            ):
-                return window
-        return None
-
-    def take(self, loop: Any) -> str | None:
-        """Return what is to happen to this commit."""
-        for place, fault in enumerate(self._faults):
-            if fault["at"] <= self.world.now and fault.get("worker") in (None, loop.worker):
-                return self._faults.pop(place)["fault"]
-        return None
-
-    def delay(self, loop: Any) -> float:
-        self._draws += 1
-        pause = self.world.uniform(0.0001, 0.0008, "database", self._draws)
-        slow = self.is_in("slow", loop)
-        return pause + (slow["d"] if slow else 0.0)
 
     def rows(self, sql: str) -> list[Any]:
         """Look from outside, as soon as nobody holds the lock; no rows where there is no table yet."""
@@ -103,12 +71,25 @@ class Database:
                 for row in found:
                     self.keeper.execute(f"INSERT INTO {table} VALUES ({','.join('?' * len(row))})", row)
             self.keeper.execute("COMMIT")
-            self.restored_at = self.world.now
-            self.world.note("database", "IS RESTORED from an older copy")
-            self.world.happened["database: restored"] += 1
+            self.restored()
 
         self.world.at(max(0.0, at - age), save)
         self.world.at(at, restore)
+
+    def at_rest(self, alive: int) -> bool:
+        """Whether nothing is left to do: no row but those for people, and only workers that live."""
+        if self.rows("SELECT 1 FROM autumn_charges WHERE state != 'shortfall' LIMIT 1"):
+            return False
+        return len(self.rows("SELECT id FROM autumn_charge_workers")) <= alive
+
+    def next_due(self) -> int | None:
+        """Return when the next row is due, in ms."""
+        found = self.rows("SELECT min(due_at) FROM autumn_charges WHERE state = 'due'")
+        return found[0][0] if found else None
+
+    def rows_left(self) -> list[tuple[str, str, str]]:
+        """Return what is left, as state, charge and what the row says about it."""
+        return self.rows("SELECT state, charge_id, doubt || ' ' || coalesce(last_error, '') FROM autumn_charges")
 
     def close(self) -> None:
         self.keeper.close()
@@ -162,7 +143,6 @@ class _Connection:
 
         def refuse(what: str, message: str) -> None:
             database.trouble(loop, what)
-            world.note(loop.name, f"database: {what}")
             world.at(0.001, answer, sqlite3.OperationalError(message))
 
         def attempt() -> None:

@@ -35,7 +35,7 @@ def cause(violation: str, plan: Plan) -> str:
     faults += ["short pages"] if "page" in plan["log"] else []
     if any(call["feature"] == "scarce" for call in plan["calls"]):
         faults.append("scarce")
-    if any(call["settlement"] == "hold" for call in plan["calls"]):
+    if any(call["charging"] == "hold" for call in plan["calls"]):
         faults.append("hold")
     about = re.search(r"call #(\d+)\b", violation)
     for call in plan["calls"]:

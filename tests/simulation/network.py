@@ -10,6 +10,7 @@ import contextvars
 import json
 from collections import Counter
 from collections.abc import Mapping
+from email.utils import formatdate
 from typing import Any
 
 from fastapi_autumn.errors import ConnectFailed, NoAnswer
@@ -17,7 +18,7 @@ from fastapi_autumn.transports import Answer
 
 from simulation.autumn import Autumn, Reply, Request, refuse
 from simulation.loop import ProcessLoop, current
-from simulation.world import World
+from simulation.world import EPOCH_MS, World
 
 __all__ = ["CALL", "FAULTS", "Network", "SimulatedTransport"]
 
@@ -83,7 +84,7 @@ class SimulatedTransport:
         future = loop.create_future()
         if bearer is not None:
             headers = {**headers, "authorization": f"Bearer {bearer.get_secret_value()}"}
-        self.network.send(self.organisation, loop, future, path, body, headers)
+        self.network.send(self.organisation, loop, future, method, path, body, headers)
         try:
             async with asyncio.timeout(self.timeout):
                 return await future
@@ -124,17 +125,26 @@ class Network:
         self._sent = 0
 
     def send(
-        self, organisation: int, loop: ProcessLoop, future: Any, path: str, body: bytes, headers: Mapping[str, str]
+        self,
+        organisation: int,
+        loop: ProcessLoop,
+        future: Any,
+        method: str,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
     ) -> None:
         """Send a request of a process; `future` gets the answer, or what a transport raises."""
         world = self.world
-        request = Request(path.removeprefix("/v1/"), path, dict(headers), json.loads(body or b"{}"))
+        request = Request(path.removeprefix("/v1/"), path, dict(headers), json.loads(body or b"{}"), method)
         charge, call = request.charge_id, CALL.get()
-        if request.operation == "balances.check" and charge is not None and call is not None:
+        kind = _KINDS.get(request.operation, "other")
+        if kind == "check" and not request.moves:
+            kind = "seal"
+        if kind == "check" and charge is not None and call is not None:
             self.call_of_charge[charge] = call
         elif charge is not None:
             call = self.call_of_charge.get(charge, call)
-        kind = _KINDS.get(request.operation, "other")
         self._seen[kind, call] += 1
         self._sent += 1
         number = (self._sent, kind, call, self._seen[kind, call])
@@ -311,7 +321,8 @@ class _Packet:
             return
         if self.fault:
             self.world.note(self.loop.name, f"<- {self.kind} {_call(self.call)} {reply.status}")
-        self.future.set_result(Answer(reply.status, reply.headers, reply.body))
+        date = formatdate(EPOCH_MS / 1000 + self.world.now, usegmt=True)
+        self.future.set_result(Answer(reply.status, {**reply.headers, "date": date}, reply.body))
         self.world.moment("answered", self.kind, self.call)
 
     def fail(self, error: Exception) -> None:
@@ -338,12 +349,13 @@ def _call(call: int | None) -> str:
 
 def _shown(request: Request, kind: str, call: int | None) -> str:
     body = request.body
+    if kind == "seal":
+        return f"seal {_call(call)} {(request.key or '').partition(':')[2]} of {body.get('customer_id')}"
     if kind == "check":
         how = "hold" if body.get("lock") else "deduct"
         return f"check {_call(call)} {how} {body.get('required_balance')} of {body.get('customer_id')}"
     if kind == "track":
-        settlement = (body.get("properties") or {}).get("settlement", "")
-        return f"track {_call(call)} {body.get('value')} for {body.get('customer_id')} ({settlement})"
+        return f"track {_call(call)} {body.get('value')} for {body.get('customer_id')}"
     if kind == "finalize":
         override = "" if body.get("override_value") is None else f" at {body['override_value']}"
         return f"{body.get('action')} {_call(call)}{override}"

@@ -27,6 +27,7 @@ def generate(seed: int, *, calls: tuple[int, int] = (12, 40)) -> Plan:
     plan: Plan = {
         "seed": seed,
         "workers": [{"start": round(draw.uniform(0, 0.05), 4)} for _ in range(workers)],
+        "store": "memory",
         "policy": draw.choice(["deny", "deny", "deny", "allow"]),
         "calls": [],
         "net": [],
@@ -97,7 +98,7 @@ def _call(
         "feature": "scarce" if draw.random() < scarce else "plenty",
         "route": route,
         "model": draw.choice(list(PRICES)),
-        "settlement": "hold" if draw.random() < hold else "deduct",
+        "charging": "hold" if draw.random() < hold else "deduct",
         "script": script,
         "client": client,
     }
@@ -111,7 +112,7 @@ def _aimed(draw: random.Random, plan: Plan, span: float) -> None:
     favourite = draw.choice(list(FAULTS))
     for _ in range(draw.randint(2, 12)):
         what = favourite if draw.random() < 0.6 else draw.choice(list(FAULTS))
-        kind = draw.choice(["check", "check", "track", "track", "finalize", "customer", "events"])
+        kind = draw.choice(["check", "check", "track", "track", "finalize", "seal", "customer", "events"])
         fault: dict[str, Any] = {"fault": what, "op": kind}
         if kind == "events":
             fault |= {"at": round(draw.uniform(0, span + 200), 3)}

@@ -1,25 +1,61 @@
-"""Where the package is given its machine and its database."""
+"""Where the package is given its machine, its database and its network: through what it is handed, and nothing else."""
 
 import contextvars
-import types
-import uuid
 from typing import Any
 
 from anyio._backends import _asyncio as anyio_asyncio
 from fastapi_autumn import Autumn
-from fastapi_autumn.client import _calls
-from fastapi_autumn.emulator import _customer
-from fastapi_autumn.settlement import _tables, outbox, sender
+from fastapi_autumn.settlement import sender
+from fastapi_autumn.settlement.sql import SqlStore
 
 from simulation.loop import WorldMachine, current
-from simulation.world import World
+from simulation.memory import SimulatedStore
 
-__all__ = ["at_rest", "enter", "leftovers", "make_autumn", "use_database"]
+__all__ = ["EmulatorMachine", "SimulatedAutumn", "enter", "poll_every"]
 
-_MACHINE = WorldMachine()
-_world: Any = None
-_database: Any = None
-_emulator_ids = 0
+
+class SimulatedAutumn(Autumn):
+    """`Autumn` whose database is that of the world."""
+
+    database: Any = None
+
+    def __init__(self, settings: Any, **given: Any) -> None:
+        super().__init__(settings, machine=WorldMachine(), **given)
+
+    def _make_store(self) -> Any:
+        database, settings = self.database, self.settings
+        if not database.is_sql:
+            return SimulatedStore(database, self._account(), current())
+        return SqlStore(
+            settings.outbox_url,
+            self._account(),
+            recreate_after=settings.outbox_lease,
+            machine=self._machine,
+            connect_args={"async_creator_fn": database.connect},
+        )
+
+
+class EmulatorMachine:
+    """The machine of Autumn's own server: the world's time, and ids in order."""
+
+    def __init__(self, world: Any, epoch_ms: int) -> None:
+        self._world = world
+        self._epoch_ms = epoch_ms
+        self._ids = 0
+
+    def wall_ms(self) -> int:
+        return self._epoch_ms + int(self._world.now * 1000)
+
+    def steady(self) -> float:
+        return self._world.now
+
+    def uniform(self, low: float, high: float) -> float:
+        self._ids += 1
+        return self._world.uniform(low, high, "emulator", self._ids)
+
+    def new_id(self) -> str:
+        self._ids += 1
+        return f"{self._ids:016x}"
 
 
 async def _in_a_thread(
@@ -29,56 +65,27 @@ async def _in_a_thread(
     return await current().run_in_executor(None, context.run, function, *args)
 
 
-def make_autumn(settings: Any, prices: Any, transport: Any) -> Autumn:
-    return Autumn(settings, prices=prices, transport=transport)
+_senders: list[Any] = []
+_poll_seconds = 1.0
+_start = sender.Sender.start
 
 
-def use_database(database: Any) -> None:
-    global _database
-    _database = database
+def _start_and_remember(self: Any) -> None:
+    self._poll_seconds = _poll_seconds
+    _senders.append(self)
+    _start(self)
 
 
-def enter(world: World) -> None:
-    """Have the package run in this world."""
-    global _world, _emulator_ids
-    _world, _emulator_ids = world, 0
-    time = types.SimpleNamespace(
-        monotonic=_MACHINE.steady, time_ns=lambda: _MACHINE.wall_ms() * 1_000_000, time=lambda: _MACHINE.wall_ms() / 1000
-    )
-    outbox.time = time
-    outbox.uuid = types.SimpleNamespace(uuid4=lambda: types.SimpleNamespace(hex=_MACHINE.new_id()))
-    sender.random = _calls.random = types.SimpleNamespace(uniform=_MACHINE.uniform)
-    _customer.uuid = types.SimpleNamespace(uuid4=_emulator_id)
+def enter() -> None:
+    """Have nothing of the package start a thread, or look for work more often than it is told."""
+    _senders.clear()
+    sender.Sender.start = _start_and_remember
     anyio_asyncio.AsyncIOBackend.run_sync_in_worker_thread = classmethod(_in_a_thread)
-    _tables.create_async_engine = _engine
 
 
 def poll_every(seconds: float) -> None:
-    """Say how often the sender looks for what others left, or what became due by itself."""
-    sender._POLL_SECONDS = seconds
-
-
-def _emulator_id() -> Any:
-    global _emulator_ids
-    _emulator_ids += 1
-    return uuid.UUID(int=_emulator_ids)
-
-
-_real_engine = _tables.create_async_engine
-
-
-def _engine(url: Any, **options: Any) -> Any:
-    database = _database
-    return _real_engine(url, connect_args={"async_creator_fn": database.connect}, **options)
-
-
-def at_rest(database: Any, alive: int) -> bool:
-    """Whether the outbox has nothing to do: no row, and only workers that live."""
-    if database.rows("SELECT 1 FROM autumn_outbox WHERE state != 'parked' LIMIT 1"):
-        return False
-    return len(database.rows("SELECT id FROM autumn_workers")) <= alive
-
-
-def leftovers(database: Any) -> list[str]:
-    rows = database.rows("SELECT state, action, last_error FROM autumn_outbox")
-    return [f"a row {state}, to {action} ({error})" for state, action, error in rows]
+    """Say how often the senders look for what others left, or what became due by itself."""
+    global _poll_seconds
+    _poll_seconds = seconds
+    for one in _senders:
+        one._poll_seconds = seconds

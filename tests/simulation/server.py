@@ -85,7 +85,7 @@ class Exchange:
 
     def _scope(self) -> dict[str, Any]:
         plan = self.record.plan
-        path = f"/ai/{plan['settlement']}/{plan['feature']}/{plan['route']}"
+        path = f"/ai/{plan['charging']}/{plan['feature']}/{plan['route']}"
         if plan["route"] in ("path", "unread"):
             path += f"/{plan['model']}"
         return {

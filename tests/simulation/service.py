@@ -70,9 +70,9 @@ class Application:
         self.app = FastAPI(openapi_url=None)
         self.app.add_middleware(_FailsLate)
         self.app.add_middleware(AutumnMiddleware, autumn=autumn, identify=lambda c: c.headers.get("x-user"))
-        for settlement in ("deduct", "hold"):
+        for charging in ("deduct", "hold"):
             for feature in FEATURES:
-                self._add_routes(settlement, feature)
+                self._add_routes(charging, feature)
 
     def record(self, request: Request, charge: Charge | None) -> Record:
         """Note that the handler was reached."""
@@ -151,12 +151,12 @@ class Application:
             else:
                 await self._step(record, charge, *step)
 
-    def _add_routes(self, settlement: str, feature: str) -> None:
-        app, prefix = self.app, f"/ai/{settlement}/{feature}"
-        how: dict[str, Any] = {"settlement": settlement, "feature_id": feature}
+    def _add_routes(self, charging: str, feature: str) -> None:
+        app, prefix = self.app, f"/ai/{charging}/{feature}"
+        how: dict[str, Any] = {"charging": charging, "feature_id": feature}
         gate, by_path = CreditGate(**how), CreditGate(model=_model_in_path, **how)
-        # Words of the application's own, which happen to be those that the package uses too.
-        named = CreditGate(properties={"settlement": "monthly", "charge_id": "mine", "team": "red"}, **how)
+        # Words of the application's own.
+        named = CreditGate(properties={"settlement": "monthly", "team": "red"}, **how)
         named_charge = Annotated[Charge, Depends(named)]
         body_charge, path_charge = Annotated[Charge, Depends(gate)], Annotated[Charge, Depends(by_path)]
 
@@ -230,11 +230,11 @@ class Application:
         async def door(request: Request) -> Any:
             record = self.record(request, None)
             record.reached_at = None
-            return StreamingResponse(self._through_the_door(record, settlement, feature))
+            return StreamingResponse(self._through_the_door(record, charging, feature))
 
-    async def _through_the_door(self, record: Record, settlement: str, feature: str) -> AsyncIterator[bytes]:
+    async def _through_the_door(self, record: Record, charging: str, feature: str) -> AsyncIterator[bytes]:
         plan = record.plan
-        opened = self.autumn.charge(plan["customer"], plan["model"], settlement=settlement, feature_id=feature)
+        opened = self.autumn.charge(plan["customer"], plan["model"], charging=charging, feature_id=feature)
         async with opened as charge:
             record.reached_at = self.world.now
             record.verified = charge.verified

@@ -1,0 +1,173 @@
+"""The database as dictionaries: the store in memory of the package's own tests, in virtual time, with faults."""
+
+from typing import Any
+
+from memory_store import MemoryDatabase, MemoryStore
+
+from simulation.world import World
+
+__all__ = ["SimulatedDatabase", "SimulatedStore"]
+
+_WRITES = {"commit", "leave", "claim", "claim_worker", "take_over", "adopt_orphans", "learn", "open"}
+
+
+class DatabaseAway(Exception):
+    """What a driver raises when its database does not answer."""
+
+
+class Trouble:
+    """What the plan says about the database. See `simulation.database.Database` for the arguments."""
+
+    def __init__(self, world: World, *, faults: list[dict[str, Any]], weather: list[dict[str, Any]]) -> None:
+        self.world = world
+        self.weather = weather
+        self.troubles: list[tuple[float, str]] = []
+        self.saved_at = self.restored_at = -1.0
+        self._faults = list(faults)
+        self._draws = 0
+
+    def trouble(self, loop: Any, what: str) -> None:
+        """Remember that a process could not do what it wanted."""
+        self.world.happened[f"database: {what}"] += 1
+        self.troubles.append((self.world.now, loop.name))
+        self.world.note(loop.name, f"database: {what}")
+
+    def is_in(self, fault: str, loop: Any) -> dict[str, Any] | None:
+        """Return the weather of this kind around a process, if there is any."""
+        now = self.world.now
+        for window in self.weather:
+            if (
+                window["fault"] == fault
+                and window["at"] <= now < window["at"] + window["for"]
+                and window.get("worker") in (None, loop.worker)
+            ):
+                return window
+        return None
+
+    def take(self, loop: Any) -> str | None:
+        """Return what is to happen to this commit."""
+        for place, fault in enumerate(self._faults):
+            if fault["at"] <= self.world.now and fault.get("worker") in (None, loop.worker):
+                return self._faults.pop(place)["fault"]
+        return None
+
+    def draw(self) -> float:
+        self._draws += 1
+        return self.world.unit("database", self._draws)
+
+    def delay(self, loop: Any) -> float:
+        slow = self.is_in("slow", loop)
+        return 0.0001 + 0.0007 * self.draw() + (slow["d"] if slow else 0.0)
+
+    def restored(self) -> None:
+        self.restored_at = self.world.now
+        self.world.note("database", "IS RESTORED from an older copy")
+        self.world.happened["database: restored"] += 1
+
+
+class SimulatedDatabase(Trouble):
+    """One database, which all workers share."""
+
+    is_sql = False
+
+    def __init__(self, world: World, *, faults: list[dict[str, Any]], weather: list[dict[str, Any]]) -> None:
+        super().__init__(world, faults=faults, weather=weather)
+        self.content = MemoryDatabase()
+
+    def arm_restore(self, at: float, age: float) -> None:
+        """Copy the database at one time, and put the copy back at another."""
+        copies: list[MemoryDatabase] = []
+
+        def save() -> None:
+            self.saved_at = self.world.now
+            copies.append(self.content.backup())
+
+        def restore() -> None:
+            self.content.restore(copies[0])
+            self.restored()
+
+        self.world.at(max(0.0, at - age), save)
+        self.world.at(at, restore)
+
+    def at_rest(self, alive: int) -> bool:
+        """Whether nothing is left to do: no row but those for people, and only workers that live."""
+        content = self.content
+        return all(row.state == "shortfall" for row in content.charges.values()) and len(content.workers) <= alive
+
+    def next_due(self) -> int | None:
+        """Return when the next row is due, in ms."""
+        return min((row.entry.due_at for row in self.content.charges.values() if row.state == "due"), default=None)
+
+    def rows_left(self) -> list[tuple[str, str, str]]:
+        """Return what is left, as state, charge and what the row says about it."""
+        rows = self.content.charges
+        return [(row.state, id_, f"{row.entry.doubt.value} {row.entry.last_error}") for id_, row in rows.items()]
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class SimulatedStore(MemoryStore):
+    """The store of one process.
+
+    Args:
+        database: The world's database.
+        account: Whose rows it writes.
+        loop: The process.
+    """
+
+    def __init__(self, database: SimulatedDatabase, account: Any, loop: Any) -> None:
+        super().__init__(database.content, account)
+        self._world_database = database
+        self._loop = loop
+        self._fault: str | None = None
+
+    async def _wait(self) -> None:
+        loop = self._loop
+        future = loop.create_future()
+        loop.world.at(self._world_database.delay(loop), _release, loop, future)
+        await future
+
+    async def before(self, what: str) -> None:
+        database, loop = self._world_database, self._loop
+        await self._wait()
+        while database.is_in("cut", loop):
+            database.trouble(loop, "cut off")
+            raise DatabaseAway("cut off")
+        if what in _WRITES and database.is_in("locked", loop):
+            until = loop.world.now + 2.0
+            while database.is_in("locked", loop):
+                if loop.world.now >= until:
+                    database.trouble(loop, "locked")
+                    raise DatabaseAway("locked")
+                await self._wait_a_while()
+        self._fault = database.take(loop) if what in _WRITES else None
+        if self._fault == "lost_commit":
+            database.trouble(loop, "commit lost")
+            raise DatabaseAway("the commit was lost")
+
+    async def _wait_a_while(self) -> None:
+        future = self._loop.create_future()
+        self._loop.world.at(0.05, _release, self._loop, future)
+        await future
+
+    async def after(self, what: str) -> None:
+        database, loop = self._world_database, self._loop
+        fault, self._fault = self._fault, None
+        if what == "commit":
+            loop.world.moment("committed", loop.worker)
+        if fault == "commit_answer_lost":
+            database.trouble(loop, "commit done, its answer lost")
+            raise DatabaseAway("the answer was lost")
+        await self._wait()
+
+    async def claim(self, worker_id: str, *, limit: int, **how: Any) -> Any:
+        # Rows that another transaction looks at are skipped, so a claim may see any part of what is due.
+        if self._world_database.draw() < 0.1:
+            limit = max(1, limit // 8)
+        return await super().claim(worker_id, limit=limit, **how)
+
+
+def _release(loop: Any, future: Any) -> None:
+    if not loop.dead and not future.done():
+        future.set_result(None)
