@@ -63,6 +63,13 @@ class Books(Protocol):
 
     def answer(self, request: Request) -> Reply: ...
 
+    def tick(self) -> None:
+        """Do what is due by itself."""
+
+    def holds(self) -> set[str]:
+        """Return the ids of the holds that stand."""
+        ...
+
 
 def refuse(status: int, code: str, message: str) -> Reply:
     """Answer as Autumn does when it says no."""
@@ -89,6 +96,7 @@ class Autumn:
         self.busy_until = 0.0
         self.busy_every = 0.3
         self.busy_since = 0.0
+        self.expired: set[str] = set()
         self._keys: dict[str, float] = {}
         self._together = 0
         self._flush = 0
@@ -132,7 +140,17 @@ class Autumn:
             reply = reply._replace(body=reply.body.replace(b'"emulator"', f'"{self.name}"'.encode()))
         if reply.status == 200 and request.moves:
             self._log()
+            expires_at = (body.get("lock") or {}).get("expires_at")
+            if expires_at is not None:
+                # Autumn's timer ends a hold, and that is an event too.
+                self.world.at(max(0.0, (expires_at - EPOCH_MS) / 1000 - self.world.now) + 0.05, self._expire)
         return reply
+
+    def _expire(self) -> None:
+        before = self.books.holds()
+        self.books.tick()
+        self.expired |= before - self.books.holds()
+        self._log()
 
     def _as_far_as_visible(self, body: dict[str, Any]) -> dict[str, Any]:
         span = dict(body.get("custom_range") or {})
@@ -182,6 +200,14 @@ class EmulatorBooks:
 
     def __init__(self, emulator: Any) -> None:
         self.emulator = emulator
+
+    def holds(self) -> set[str]:
+        """Look into the emulator's file: no operation lists holds."""
+        return {row[0] for row in self.emulator._store.rows("SELECT id FROM locks")}
+
+    def tick(self) -> None:
+        """Have the emulator end the holds whose time is up."""
+        self.emulator.call("features.list", {})
 
     def answer(self, request: Request) -> Reply:
         sent: list[Any] = []

@@ -146,6 +146,9 @@ class SimulatedStore(MemoryStore):
             database.trouble(loop, "commit lost")
             raise DatabaseAway("the commit was lost")
 
+    async def close(self) -> None:
+        """Let go; that cannot fail."""
+
     async def _wait_a_while(self) -> None:
         future = self._loop.create_future()
         self._loop.world.at(0.05, _release, self._loop, future)

@@ -15,6 +15,10 @@ LAST_MOMENTS = 1.0
 """Seconds before a kill in which a decision may not be written down yet, while the database is well."""
 _AFTER_TROUBLE = 8.0
 """Seconds for which a database that was away may still hold up what is to be written: the writer's longest pause."""
+_BUSY = 2.0
+"""Seconds for which a driver waits for a lock before it says so."""
+_STATEMENTS = 8
+"""How many times a commit waits for a database that is slow."""
 _PATIENCE = 6.0
 """Seconds after the last trouble in which a call may still be refused: a time-out, and a moment."""
 
@@ -57,14 +61,22 @@ def expected(record: Record, scenario: Any) -> Allowed:
     if record.reached_at is None:
         if record.cancelled:
             return only(nothing, price, why="cancelled before the handler")
-        return only(nothing, why=f"the handler was never reached ({record.status})")
+        why = f"the handler was never reached ({record.status})"
+        if scenario.was_restored(record):
+            return only(nothing, price, why=f"{why}, forgotten when the database was restored")
+        return only(nothing, why=why)
     decided_at, cost, why = _decided(record, price)
     killed_at = record.loop.killed_at
     if killed_at is not None and (decided_at is None or killed_at < decided_at):
+        if scenario.was_restored(record):
+            return only(nothing, price, why="killed while it ran, forgotten when the database was restored")
         return only(nothing, why="killed while it ran")
     if decided_at is None:
         return only(nothing, why="it never ended")
     amounts = {cost}
+    if record.cancelled and record.plan["client"].get("cancels") and not record.plan["client"]["spec"] < "2.4":
+        # A server that cancels without a word is not to be told from a time-out.
+        amounts.add(nothing)
     if killed_at is not None and _is_last_moment(record, decided_at, killed_at, scenario):
         amounts.add(nothing)
         why += ", in the last moments before a kill"
@@ -73,7 +85,7 @@ def expected(record: Record, scenario: Any) -> Allowed:
         why += ", forgotten when the database was restored"
     if record.plan["feature"] == "scarce":
         # Nothing is taken that is not there: a settlement above the price, or a call that was served unverified.
-        if not record.verified:
+        if not record.verified or scenario.lost_its_hold(record):
             return Allowed(frozenset(amounts), why, Decimal(0), cost)
         if cost > price:
             return Allowed(frozenset(amounts), why, price, cost)
@@ -103,14 +115,18 @@ def _decided(record: Record, price: Decimal) -> tuple[float | None, Decimal, str
 
 
 def _is_last_moment(record: Record, decided_at: float, killed_at: float, scenario: Any) -> bool:
-    if killed_at - decided_at < LAST_MOMENTS:
+    moments = LAST_MOMENTS
+    for window in scenario.plan["db_weather"]:
+        begins, ends = window["at"], window["at"] + window["for"]
+        if window["fault"] == "slow" and begins <= killed_at and ends >= decided_at:
+            moments += _STATEMENTS * window["d"]
+    if killed_at - decided_at < moments:
         return True
     # As long as its database was away, nothing that the process knew could be written down.
     name = record.loop.name
     troubles = [at for at, who in scenario.database.troubles if who == name and at <= killed_at]
-    if troubles and killed_at - troubles[-1] < _AFTER_TROUBLE:
-        first = _begin_of_last_trouble(troubles)
-        return decided_at > first - LAST_MOMENTS
+    if troubles and killed_at - troubles[-1] < _AFTER_TROUBLE + moments:
+        return decided_at > _begin_of_last_trouble(troubles) - _BUSY - moments
     return False
 
 

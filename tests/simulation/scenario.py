@@ -283,10 +283,11 @@ class Scenario:
     def _rest(self) -> None:
         """Run on until nothing is left to do."""
         world = self.world
-        if "jobs" in self.plan:
-            self._rest_with_jobs(**self.plan["jobs"])
         for worker in self.workers:
             world.at(0.0, worker.start)
+        world.run(max(world.now, last_fault_ends(self.plan)))
+        if "jobs" in self.plan:
+            self._rest_with_jobs(**self.plan["jobs"])
         quiet = 0
         while world.now < _LONGEST and world.steps < _STEPS and "jobs" not in self.plan:
             world.run(world.now + 5.0)
@@ -326,7 +327,7 @@ class Scenario:
         return self.database.at_rest(len(alive))
 
     def _holds(self) -> int:
-        return sum(len(emulator._store.rows("SELECT 1 FROM locks")) for emulator in self.emulators)
+        return sum(len(autumn.books.holds()) for autumn in self.autumns)
 
     # What the oracle asks.
 
@@ -347,10 +348,18 @@ class Scenario:
         balances = self.emulators[organisation].call("customers.get", {"customer_id": customer})["balances"]
         return Decimal(str(balances[feature]["usage"]))
 
+    def lost_its_hold(self, record: Record) -> bool:
+        """Whether the hold of this call ran out at Autumn before anybody closed it."""
+        return any(charge in autumn.expired for autumn in self.autumns for charge in record.charge_ids)
+
     def was_restored(self, record: Record) -> bool:
         """Whether what this call led to may have been forgotten when an older copy of the database came back."""
         database = self.database
-        return database.restored_at > 0 and (record.began_at or 0.0) < database.restored_at + 1.0
+        if database.restored_at < 0 or record.began_at is None:
+            return False
+        # A copy from before the process began does not know of it, until it writes again.
+        forgotten = record.loop.killed_at is not None and record.loop.born < database.restored_at
+        return forgotten or record.began_at < database.restored_at + 1.0
 
     def last_trouble(self, record: Record) -> float | None:
         """Return when there was last a reason to refuse a call, before it ended."""
@@ -389,6 +398,14 @@ class Scenario:
         for emulator in self.emulators:
             emulator.close()
         self.database.close()
+
+
+def last_fault_ends(plan: Plan) -> float:
+    """Return when the last fault is over that has a time of its own."""
+    lasting = [fault["at"] + fault["for"] for fault in plan["weather"] + plan["db_weather"]]
+    lasting += [fault["at"] + fault.get("for", 0.0) for fault in plan["world"] if "at" in fault]
+    lasting += [plan["restore"]["at"]] if "restore" in plan else []
+    return max(lasting, default=0.0)
 
 
 class Verdict:

@@ -180,7 +180,7 @@ class Application:
             record = self.record(request, charge)
             for step in record.plan["script"]:
                 if step[0] in ("settle", "refund", "keep"):
-                    self.say(record, charge, *step)
+                    self.say(record, charge, step[0], step[1] if step[1:] else None)
                 elif step[0] == "raise":
                     self.fail(record, "raises")
                     raise _ProducerFailed
