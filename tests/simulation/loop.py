@@ -47,6 +47,7 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         self.dead = False
         self.killed_at: float | None = None
         self.frozen = False
+        self.pauses: list[tuple[float, float]] = []
         self.queue: deque[Any] = deque()
         self.held: list[Any] = []
         self.connections: list[Any] = []
@@ -162,6 +163,11 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         self.world.note(self.name, f"error in the event loop: {error}")
         self.world.errors.append(f"{self.name}: {error}")
 
+    def finalize(self, generator: Any) -> None:
+        """Close an asynchronous generator that nobody refers to any more, as asyncio does."""
+        if not self.dead:
+            self.call_soon_threadsafe(self.create_task, generator.aclose())
+
     async def shutdown_asyncgens(self) -> None:
         """Do nothing."""
 
@@ -187,14 +193,20 @@ class ProcessLoop(asyncio.AbstractEventLoop):
     def freeze(self) -> None:
         """Stand still, while the clocks and the rest of the world go on."""
         self.frozen = True
+        self.pauses.append((self.world.now, float("inf")))
         self.held.extend(self.queue)
         if self.queue:
             self.world.ready.remove(self)
             self.queue.clear()
 
+    def stood_still(self, since: float, until: float) -> float:
+        """Return for how many seconds of a time it stood still."""
+        return sum(max(0.0, min(until, end) - max(since, begin)) for begin, end in self.pauses)
+
     def thaw(self) -> None:
         """Go on with all that came in meanwhile, one at a time."""
         self.frozen = False
+        self.pauses[-1] = (self.pauses[-1][0], self.world.now)
         held, self.held = self.held, []
         for place, handle in enumerate(held):
             self.world.at(place * _GRAIN, self.admit, handle)

@@ -67,6 +67,8 @@ def expected(record: Record, scenario: Any) -> Allowed:
         return only(nothing, why=why)
     decided_at, cost, why = _decided(record, price)
     killed_at = record.loop.killed_at
+    if killed_at is None and scenario.stopped_unwritten(record.loop):
+        killed_at = record.loop.stopped_at
     if killed_at is not None and (decided_at is None or killed_at < decided_at):
         if scenario.was_restored(record):
             return only(nothing, price, why="killed while it ran, forgotten when the database was restored")
@@ -74,8 +76,8 @@ def expected(record: Record, scenario: Any) -> Allowed:
     if decided_at is None:
         return only(nothing, why="it never ended")
     amounts = {cost}
-    if record.cancelled and record.plan["client"].get("cancels") and not record.plan["client"]["spec"] < "2.4":
-        # A server that cancels without a word is not to be told from a time-out.
+    if record.error == "CancelledError" and not record.said:
+        # A server that cancels while nobody listens for a hang-up is not to be told from a time-out.
         amounts.add(nothing)
     if killed_at is not None and _is_last_moment(record, decided_at, killed_at, scenario):
         amounts.add(nothing)

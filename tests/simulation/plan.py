@@ -241,8 +241,9 @@ def _crowd(draw: random.Random, plan: Plan, span: float) -> None:
 def _jobs(draw: random.Random, plan: Plan, span: float) -> None:
     """Something dies, and from then on no process lives for long."""
     _deaths(draw, plan, span)
-    lives = draw.choice([20.0, 50.0, 100.0])
-    plan["jobs"] = {"lives": lives, "gap": draw.choice([5.0, 60.0]), "count": 40}
+    lives, gap = draw.choice([20.0, 50.0, 100.0]), draw.choice([5.0, 60.0])
+    # Who never lives long enough to watch another worker's silence believes it after an hour and a bit.
+    plan["jobs"] = {"lives": lives, "gap": gap, "count": int(6000 / (lives + gap))}
 
 
 def _pages(draw: random.Random, plan: Plan, span: float) -> None:

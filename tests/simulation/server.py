@@ -59,6 +59,10 @@ class Exchange:
         if not self.gone.done():
             self.gone.set_result(None)
         if self.client.get("cancels") and self.task is not None:
+            self.world.at(0.05, self._cancel)
+
+    def _cancel(self) -> None:
+        if not self.loop.dead and self.record.ended_at is None:
             self.loop.call_soon(self.task.cancel)
 
     async def serve(self) -> None:
@@ -66,7 +70,10 @@ class Exchange:
         record = self.record
         try:
             await self.app(self._scope(), self._receive(), self.send)
-        except BaseException as error:  # noqa: BLE001 - a server answers 500, or closes the connection
+        except BaseException as error:
+            if self.loop.dead:
+                # Nothing of a killed process runs; this is Python, which clears away what it left.
+                raise
             record.error = type(error).__name__
             if isinstance(error, asyncio.CancelledError):
                 record.cancelled = True

@@ -6,6 +6,7 @@ is for, never on how many draws came before, so that taking one fault out of a p
 
 import hashlib
 import heapq
+import sys
 from asyncio import events
 from collections import Counter
 from collections.abc import Callable
@@ -89,7 +90,7 @@ class World:
 
     def run(self, until: float, *, done: Callable[[], bool] | None = None) -> None:
         """Let time pass, at most up to `until`; `done` is asked whenever the time moves on."""
-        ready, heap, enter = self.ready, self.heap, events._set_running_loop
+        ready, heap, enter, hooks = self.ready, self.heap, events._set_running_loop, sys.set_asyncgen_hooks
         while True:
             if not ready:
                 if not heap or heap[0][0] > until:
@@ -126,7 +127,9 @@ class World:
                 continue
             self.steps += 1
             enter(loop)
+            hooks(finalizer=loop.finalize)
             try:
                 handle._run()
             finally:
                 enter(None)
+                hooks(finalizer=None)
