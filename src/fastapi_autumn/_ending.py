@@ -29,13 +29,14 @@ _SERVER_FAILED = range(1011, 1015)
 class Ending:
     """What is known about the end of one request. Made afresh for each."""
 
-    __slots__ = ("_caller_left", "_decided", "_has_trailers", "_last_part_under_way", "_status")
+    __slots__ = ("_caller_left", "_decided", "_has_trailers", "_last_part_under_way", "_send_failed", "_status")
 
     def __init__(self) -> None:
         self._status: int | None = None
         self._has_trailers = False
         self._last_part_under_way = False
         self._caller_left = False
+        self._send_failed = False
         self._decided: Outcome | None = None
 
     @property
@@ -69,6 +70,7 @@ class Ending:
 
     def send_failed(self) -> None:
         """Note that the server could not send: newer servers report a disconnect in this way."""
+        self._send_failed = True
         self._decide(Outcome.GONE)
 
     def route_raised(self, error: BaseException) -> None:
@@ -84,7 +86,7 @@ class Ending:
         """Tell how the request ended, once the application has returned or raised `error`."""
         if self._status is not None and self._status >= HTTPStatus.BAD_REQUEST:
             return Outcome.FAILED
-        if not self.started and isinstance(error, Exception) and not _is_hang_up(error):
+        if not self.started and not self._send_failed and isinstance(error, Exception) and not _is_hang_up(error):
             # The server answers this with a 500, to a caller who left as to any other.
             return Outcome.FAILED
         if self._decided is not None:

@@ -7,7 +7,7 @@ time, waits for locks in virtual time, and fails when the plan says so.
 import itertools
 import sqlite3
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from simulation.loop import current
 from simulation.memory import Trouble
@@ -175,7 +175,7 @@ class _Connection:
                     return
                 world.at(0.0003, answer, error)
                 return
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a driver hands on whatever it is
                 world.at(0.0003, answer, error)
                 return
             if fault == "commit_answer_lost":
@@ -193,7 +193,7 @@ class _Connection:
         return _Cursor(self)
 
     async def commit(self) -> None:
-        await self.do(lambda: self.real.commit(), commit=True)
+        await self.do(lambda: self.real.commit(), commit=True)  # noqa: PLW0108 - it may be gone by then
 
     async def rollback(self) -> None:
         await self.do(lambda: self.real and self.real.rollback())
@@ -220,7 +220,7 @@ class _Cursor:
         self.real: Any = None
         self.found: list[Any] = []
 
-    async def __aenter__(self) -> "_Cursor":
+    async def __aenter__(self) -> Self:
         return self
 
     @property

@@ -3,7 +3,6 @@
 from typing import Any
 
 from memory_store import MemoryDatabase, MemoryStore
-
 from simulation.world import World
 
 __all__ = ["SimulatedDatabase", "SimulatedStore"]

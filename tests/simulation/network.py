@@ -15,7 +15,6 @@ from typing import Any
 
 from fastapi_autumn.errors import ConnectFailed, NoAnswer
 from fastapi_autumn.transports import Answer
-
 from simulation.autumn import Autumn, Reply, Request, refuse
 from simulation.loop import ProcessLoop, current
 from simulation.world import EPOCH_MS, World

@@ -10,7 +10,6 @@ from typing import Any
 from fastapi_autumn import AutumnSettings
 from fastapi_autumn.catalog import Catalog
 from fastapi_autumn.emulator import EMULATOR_KEY, Emulator
-
 from simulation import seams
 from simulation.autumn import Autumn as SimulatedAutumn
 from simulation.autumn import EmulatorBooks
@@ -362,7 +361,9 @@ class Scenario:
     def stopped_unwritten(self, loop: Any) -> bool:
         """Whether the database was away when a process stopped in order, so that it could not write what it knew."""
         at = loop.stopped_at
-        return at is not None and any(who == loop.name and at - 8.0 < when <= at for when, who in self.database.troubles)
+        return at is not None and any(
+            who == loop.name and at - 8.0 < when <= at for when, who in self.database.troubles
+        )
 
     def was_restored(self, record: Record) -> bool:
         """Whether what this call led to may have been forgotten when an older copy of the database came back."""

@@ -4,10 +4,10 @@ import contextvars
 from typing import Any
 
 from anyio._backends import _asyncio as anyio_asyncio
+
 from fastapi_autumn import Autumn
 from fastapi_autumn.settlement import sender
 from fastapi_autumn.settlement.sql import SqlStore
-
 from simulation.loop import WorldMachine, current
 from simulation.memory import SimulatedStore
 
@@ -59,7 +59,11 @@ class EmulatorMachine:
 
 
 async def _in_a_thread(
-    _cls: Any, function: Any, args: Any, abandon_on_cancel: bool = False, limiter: Any = None  # noqa: FBT001, FBT002
+    _cls: Any,
+    function: Any,
+    args: Any,
+    abandon_on_cancel: bool = False,
+    limiter: Any = None,
 ) -> Any:
     context = contextvars.copy_context()
     return await current().run_in_executor(None, context.run, function, *args)

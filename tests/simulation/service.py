@@ -1,4 +1,4 @@
-"""The service under test: a FastAPI application with every kind of route that charges, and handlers that follow a script.
+"""The service under test: a FastAPI application with every kind of route that charges; handlers follow a script.
 
 What a handler does is data of the plan: a list of steps such as `["sleep", 0.5]`, `["settle", "0.3"]`, `["raise"]`.
 What it does is also written down for the oracle, at the moment it does it.
@@ -217,7 +217,9 @@ class Application:
             return answer or JSONResponse({"ok": True}, background=BackgroundTask(_fails))
 
         @app.post(f"{prefix}/yield")
-        async def yields(request: Request, ask: _Ask, charge: body_charge, _: Annotated[Any, Depends(_cleans_up)]) -> Any:
+        async def yields(
+            request: Request, ask: _Ask, charge: body_charge, _: Annotated[Any, Depends(_cleans_up)]
+        ) -> Any:
             record = self.record(request, charge)
             return await self.play(record, charge, record.plan["script"]) or {"ok": True}
 
