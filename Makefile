@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 DEMO_STAMP := $(VENV)/.installed-demo
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test lint fmt docs pins chromium node chaos clean bench
+.PHONY: help demo test lint fmt docs pins chromium node chaos simulate clean bench
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
@@ -72,6 +72,10 @@ bench: $(STAMP)  ## Measure everything side by side, with Node, and write bench/
 
 chaos: $(STAMP)  ## Kill workers and break everything for 30,000 calls, then audit the books (10 minutes)
 	PYTHONPATH=tests $(BIN)/python -W ignore -m chaos.run
+
+SEEDS ?= 1000
+simulate: $(STAMP)  ## Play SEEDS scenarios of the simulated world, new ones each time, and audit the books of each
+	PYTHONPATH=tests $(BIN)/python -W ignore -m simulation --seeds $(SEEDS)
 
 clean:  ## Remove what make made
 	rm -rf $(VENV) .autumn .interop dist site
