@@ -2,14 +2,16 @@
 
 import asyncio
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fastapi import Header
 
 from fastapi_autumn import Customer
-from fastapi_autumn._purchases import is_free
-from fastapi_autumn.emulator import Fault
+from fastapi_autumn._purchases import Cached, is_free
+from fastapi_autumn.autumn import default_catalog
+from fastapi_autumn.emulator import Emulator, Fault
 from fastapi_autumn.models import Plan
 from fastapi_autumn.transports import Answer, AsgiTransport
 from service import Service
@@ -43,10 +45,11 @@ class Watched:
 class Shop(Service):
     """An application with the billing routes, and a customer, Ada, whose card is on file."""
 
-    def __init__(self, folder: Any, **router: Any) -> None:
+    def __init__(self, folder: Any, *, emulator: bool = True, **router: Any) -> None:
         self.way = Watched()
-        super().__init__(folder, max_retries=0, transport=self.way, secret_key="am_sk_test_emulator")
-        self.way.inner = AsgiTransport(self.emulator, timeout=5)
+        super().__init__(folder, max_retries=0, transport=self.way, secret_key="am_sk_test_emulator", emulator=emulator)
+        self.inside = self.emulator if emulator else Emulator(":memory:", catalog=default_catalog())
+        self.way.inner = AsgiTransport(self.inside, timeout=5)
         self.app.include_router(self.autumn.router(prefix="/billing", customer=by_token, **router))
 
     async def leave_card(self, client: Any) -> None:
@@ -295,3 +298,74 @@ async def add_staff_plan(shop: Shop) -> None:
 def test_a_plan_is_free_when_nothing_in_it_costs(price: Any, items: Any, free: bool) -> None:
     """A price of 0 is none, and one tier that costs is enough."""
     assert is_free(Plan(id="p", name="P", price=price, items=items)) is free
+
+
+async def test_what_a_seat_bought_is_looked_up_there(tmp_path):
+    """A purchase for one entity is not in its customer's record, and one of the customer's is not the entity's."""
+    shop = Shop(tmp_path)
+    async with shop.calling() as client:
+        await shop.leave_card(client)
+        feature = {"feature_id": "seats", "name": "Seats", "type": "metered", "consumable": False}
+        await shop.autumn.client.call("features.create", feature)
+        await shop.autumn.client.entities.create("ada", "seat1", feature_id="seats")
+        await client.post("/billing/attach", json={"plan_id": "pro"}, headers=ADA)
+        shop.emulator.faults.add("billing.attach", Fault(kind="drop", times=1))
+        wish = {"plan_id": "credit_top_up", "feature_quantities": {"ai_credits": 500}, "entity_id": "seat1"}
+        first = await client.post("/billing/attach", json=wish, headers=ADA)
+        second = await client.post("/billing/attach", json=wish, headers=ADA)
+        entities = (await client.get("/billing/entities", headers=ADA)).json()
+
+        assert {first.status_code, second.status_code} == {200}
+        assert shop.way.calls.count("billing.attach") == 2
+        assert [entity["id"] for entity in entities] == ["seat1"]
+
+
+async def test_the_addresses_of_the_real_autumn_are_handed_on(tmp_path):
+    """Without an emulator in the process, where to pay is where Autumn says."""
+    shop = Shop(tmp_path, emulator=False)
+    async with shop.calling() as client:
+        body = {"customer_id": "ada", "payment_url": "https://checkout.stripe.com/c/pay_1"}
+        shop.way.instead["billing.attach"] = Answer(200, {}, json.dumps(body).encode())
+
+        assert (await buy(client)).json()["payment_url"] == "https://checkout.stripe.com/c/pay_1"
+        assert (await client.get("/billing-emulator/checkout/x")).status_code == 404
+    shop.inside.close()
+
+
+async def test_the_memory_of_purchases_is_bounded(tmp_path, monkeypatch):
+    """Front ends that name every wish do not fill the process; what is forgotten is Autumn's to remember."""
+    monkeypatch.setattr("fastapi_autumn._purchases._REMEMBERED", 2)
+    shop = Shop(tmp_path)
+    async with shop.calling() as client:
+        await shop.leave_card(client)
+        for key in ("first", "second", "third"):
+            assert (await buy(client, key=key)).status_code == 200
+        assert (await buy(client, key="first")).status_code == 200
+
+        assert shop.way.calls.count("billing.attach") == 4
+        assert await shop.bought() == 3
+
+
+async def test_two_applications_do_not_share_an_offer():
+    """An answer that comes late for one Autumn is not taken for that of another."""
+    cached = Cached[str](lambda client: client())
+    slow, going = asyncio.Event(), asyncio.Event()
+
+    async def first() -> str:
+        going.set()
+        await slow.wait()
+        return "first"
+
+    async def second() -> str:
+        return "second"
+
+    def runtime(front_end: Any) -> Any:
+        return SimpleNamespace(client=SimpleNamespace(front_end=front_end))
+
+    one, other = runtime(first), runtime(second)
+    asking = asyncio.create_task(cached.get(one))
+    await going.wait()
+    assert await cached.get(other) == "second"
+    slow.set()
+    assert await asking == "first"
+    assert await cached.get(other) == "second"

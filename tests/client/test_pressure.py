@@ -163,6 +163,27 @@ async def test_a_full_queue_takes_a_newcomer_at_the_cost_of_whoever_fills_it():
     assert not limiter._queues
 
 
+async def test_who_was_cancelled_takes_no_place_in_the_queue():
+    """Two who left in this moment do not keep a third out, and the slot goes to the one who stays."""
+    limiter = Limiter(1, waiting=2, patience=60)
+    await limiter.acquire("balances.check", Lane.CHECK, "first")
+    leaving = [asyncio.create_task(limiter.acquire("balances.check", Lane.CHECK, "leaving")) for _ in range(2)]
+    await asyncio.sleep(0)
+    for task in leaving:
+        task.cancel()
+    staying = asyncio.create_task(limiter.acquire("balances.check", Lane.CHECK, "staying"))
+    # The tasks that were cancelled run before it, so it is asked for by hand, in the moment between.
+    coroutine = limiter.acquire("balances.check", Lane.CHECK, "by hand")
+    coroutine.send(None)
+    coroutine.close()
+    limiter.release(Lane.CHECK, "first")
+    await staying
+    await asyncio.gather(*leaving, return_exceptions=True)
+
+    limiter.release(Lane.CHECK, "staying")
+    assert limiter._in_flight == limiter._waiting == 0
+
+
 @pytest.mark.parametrize("busy", Lane)
 async def test_a_busy_lane_leaves_slots_to_the_others(busy):
     """Refunds, front ends, confirmations and checks each find a slot while another lane takes all it can get."""

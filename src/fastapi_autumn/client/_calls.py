@@ -41,6 +41,8 @@ __all__ = ["Caller", "Repeat", "parse"]
 _T = TypeVar("_T", bound=BaseModel)
 _FIRST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 2.0
+_SUCCESS = range(200, 300)
+_ACCEPTED = HTTPStatus.ACCEPTED.value
 _KEY = re.compile(r"[!-~]{1,255}")
 _SECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
 
@@ -182,7 +184,7 @@ class Caller:
 
     def _judge(self, operation: str, answer: Answer) -> None:
         status = answer.status
-        if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+        if status in _SUCCESS:
             return
         retry_after = _seconds(answer.headers.get("retry-after"))
         if status == HTTPStatus.TOO_MANY_REQUESTS:
@@ -225,7 +227,7 @@ class Caller:
             about: Tells whether the answer names whom it was asked about, so that two mixed up on the way show.
         """
         answer = await self.ask(operation, body, idempotency_key=idempotency_key, repeat=repeat)
-        if verified and answer.status == HTTPStatus.ACCEPTED:
+        if verified and answer.status == _ACCEPTED:
             raise NotVerified(operation, "Autumn answered 202 without looking at the balance", status=answer.status)
         return parse(model, operation, answer, about=about)
 

@@ -22,6 +22,9 @@ class Lane(Enum):
     SETTLEMENT = "nobody: refunds, look-ups"
     OTHER = "a front end, a script"
 
+    # Each member is there once; Enum's own hash is a call in Python, and lanes are keys of every call.
+    __hash__ = object.__hash__
+
 
 _LANES = {
     "balances.check": Lane.CHECK,
@@ -149,10 +152,10 @@ class Limiter:
         if len(queue) <= len(self._queues.get(place, ())) + 1:
             return False
         turn = next((turn for turn in reversed(queue) if not turn.done()), None)
-        if turn is None:
-            return False
-        self._leave(most, turn)
-        turn.set_exception(Overloaded(operation, "too many calls to Autumn are waiting", retry_after=1))
+        # Without one, all of them were cancelled a moment ago and are about to leave by themselves.
+        if turn is not None:
+            self._leave(most, turn)
+            turn.set_exception(Overloaded(operation, "too many calls to Autumn are waiting", retry_after=1))
         return True
 
     def _leave(self, place: _Place, turn: asyncio.Future[None]) -> None:
