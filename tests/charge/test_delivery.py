@@ -6,9 +6,9 @@ from decimal import Decimal
 
 import pytest
 
-from charge.bench import ADA, FAULTS, bench_of
+from charge.bench import ADA, FAULTS
 from fastapi_autumn.charge import _event_log
-from fastapi_autumn.errors import CustomerNotFound
+from fastapi_autumn.errors import CustomerNotFound, Unavailable
 from fastapi_autumn.models import EventTotal
 from fastapi_autumn.settlement.entry import STALE_MS, Doubt
 from fastapi_autumn.settlement.store import WorkerRow
@@ -456,6 +456,40 @@ async def test_a_look_up_asks_for_its_charge_alone(bench, monkeypatch):
     assert asked["filter_by"] == {"charge_id": charge.id}
 
 
+async def test_look_ups_of_one_customer_share_a_reading(bench, monkeypatch):
+    """Fifty failed checks of a customer with dozens of events are looked up from a few readings of the log."""
+    monkeypatch.setattr(_event_log, "_EVENTS_A_PAGE", 10)
+    for _ in range(40):
+        (await bench.open("small")).keep()
+    for _ in range(50):
+        bench.put(a_charge(bench.outbox, due_at=bench.machine.ms))
+    bench.line.calls.clear()
+    await bench.settle()
+
+    assert await bench.rows() == []
+    assert bench.used == 40
+    assert len(bench.keys_of("events.aggregate")) == 50
+    # A reading takes four or five pages. Each for itself would take two hundred of them.
+    assert len(bench.keys_of("events.list")) < 50
+
+
+async def test_a_reading_is_not_used_for_what_came_later(bench):
+    """What the log has to show only since then is read anew."""
+    aggregate = bench.client.events.aggregate
+
+    async def blind(*arguments, **options):
+        return (await aggregate(*arguments, **options)).model_copy(update={"total": {}})
+
+    bench.client.events.aggregate = blind
+    for fault in ("lost", "answer lost"):
+        bench.line.fault("balances.check", fault)
+        with pytest.raises(Unavailable):
+            await bench.open()
+        await bench.settle()
+
+    assert bench.events() == ["5", "-5"]
+
+
 # What a dead worker never wrote.
 
 
@@ -518,21 +552,3 @@ async def test_one_reading_of_the_log_answers_all_who_wait_for_it(bench):
     assert [operation for operation, _, _ in bench.line.calls[before:]] == ["events.list"]
     await bench.delivery._log.net_of(replace(entries[0], due_at=bench.machine.ms + 1))
     assert len(bench.line.calls) == before + 2
-
-
-async def test_the_log_is_not_asked_too_often(monkeypatch):
-    """Look-ups of one process queue: Autumn answers 25 of them a second for the whole organisation."""
-    turns = []
-    sleep = asyncio.sleep
-
-    async def note(seconds):
-        turns.append(seconds)
-        await sleep(0)
-
-    async with bench_of() as bench:
-        monkeypatch.setattr(_event_log.asyncio, "sleep", note)
-        for _ in range(4):
-            await bench.delivery._log._turn("sums", 0.1)
-        await bench.delivery._log._turn("pages of bob", 0.25)
-
-    assert turns[:5] == pytest.approx([0, 0.1, 0.2, 0.3, 0], abs=0.09)
