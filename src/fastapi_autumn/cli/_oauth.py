@@ -82,16 +82,18 @@ class SignIn:
         }
         return f"{self.base_url}/api/auth/oauth2/authorize?{urlencode(query)}"
 
+    def is_meant_by(self, query: Mapping[str, str]) -> bool:
+        """Whether an answer belongs to this sign-in. Any page can send a browser here, but none knows the state."""
+        return secrets.compare_digest(query.get("state", "").encode(), self.state.encode())
+
     def code_in(self, query: Mapping[str, str]) -> str:
         """The code that the browser brought back.
 
         Raises:
-            SignInFailed: it brought an error, no code, or the answer to another sign-in.
+            SignInFailed: it brought an error, or no code.
         """
         if "error" in query:
             raise SignInFailed(query.get("error_description") or query["error"])
-        if not secrets.compare_digest(query.get("state", "").encode(), self.state.encode()):
-            raise SignInFailed("the answer belongs to another sign-in (wrong state)")
         if not query.get("code"):
             raise SignInFailed("the answer has no authorization code")
         return query["code"]
@@ -140,9 +142,13 @@ class _Browser:
         target = urlsplit(rest.partition(" ")[0])
         if method != "GET" or target.path != "/":
             return _page(HTTPStatus.NOT_FOUND, "Not found", "There is nothing here.")
-        code = self._sign_in.code
+        code, query = self._sign_in.code, dict(parse_qsl(target.query))
+        if not self._sign_in.is_meant_by(query):
+            # Somebody else's page must not be able to end a sign-in that waits.
+            text = "This answer belongs to another sign-in. The command in the terminal still waits for its own."
+            return _page(HTTPStatus.BAD_REQUEST, "Not signed in", text)
         try:
-            found = self._sign_in.code_in(dict(parse_qsl(target.query)))
+            found = self._sign_in.code_in(query)
         except SignInFailed as error:
             if not code.done():
                 code.set_exception(error)
