@@ -245,6 +245,11 @@ class Watched:
             known = await connection.execute(sa.select(sa.func.count()).select_from(workers))
             return Counter(dict(map(tuple, counted))), known.scalar_one()
 
+    async def rows(self) -> list[str]:
+        """Every charge in it, as text."""
+        async with self._engine.connect() as connection:
+            return [str(row._asdict()) for row in await connection.execute(sa.select(rows))]
+
     async def close(self) -> None:
         await self._engine.dispose()
 
@@ -294,21 +299,22 @@ async def run(plan: Plan, server: Postgres | None) -> Result:
                 watched = Watched(url)
                 with contextlib.suppress(TimeoutError):
                     await until(watched.is_drained, seconds=DRAIN_SECONDS, what="the outbox does not drain")
-            left, _ = await watched.read()
+            left = await watched.rows()
             await watched.close()
             # Holds of killed workers run out.
             await insistently(autumn, "POST", "/emulator/clock", {"seconds": HOLD_TTL + 60})
             moments = Moments.of(folder, director.outages)
-            books = await audit(autumn, made, left=left.total(), moments=moments)
+            books = await audit(autumn, made, left=len(left), moments=moments)
     counted = Counter({name: PLENTY - fault["left"] for name, fault in zip(faults, active, strict=True)})
     counted.update(word.replace("_", " ") for word, _ in reported(folder, COUNTS))
     counted.update(director.done)
+    counted["seconds in which the database was away"] = round(sum(ended - began for began, ended in director.outages))
     counted["held, because cut off"] += books.held if plan.charging == "deduct" else 0
     counted.update(Counter(f"handler or client: {call.how}" for call in made if call.how != "ok"))
     if books.balance:
         shutil.rmtree(folder)
     else:
-        books.examples.append(f"everything is in {folder}")
+        books.examples += [*(f"left: {row}" for row in left), f"everything is in {folder}"]
     return Result(plan, made, books, counted, time.monotonic() - began)
 
 

@@ -173,8 +173,10 @@ class Supervisor:
         while len(self._serving) < self._workers:
             child = os.fork()
             if not child:
-                with contextlib.suppress(BaseException):
+                try:
                     work(self._listener, self._folder, *self._arguments)
+                except BaseException as error:
+                    report(self._folder, LOG, os.getpid(), "The worker ends:", repr(error).replace("\n", " "))
                 os._exit(0)
             self._serving.add(child)
 
