@@ -167,6 +167,13 @@ class MemoryStore:
         await self.after("claim")
         return sorted((charge.entry for charge in claimed), key=lambda entry: (entry.due_at, entry.charge_id))
 
+    async def renew(self, worker_id: str, charge_ids: Sequence[str], *, until: int) -> None:
+        await self.before("renew")
+        for charge in self._ours("due"):
+            if charge.entry.charge_id in charge_ids and charge.owner == worker_id and charge.lease_until:
+                charge.lease_until = until
+        await self.after("renew")
+
     # Workers.
 
     async def workers(self) -> list[WorkerRow]:

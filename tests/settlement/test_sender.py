@@ -287,22 +287,34 @@ async def test_a_sender_that_was_not_started_stops(outbox):
     await Sender(outbox, Deliveries().deliver).stop(within=1)
 
 
-async def test_look_ups_stay_claimed_while_they_wait_for_their_turn(open_outbox, machine):
+async def test_look_ups_stay_claimed_while_they_wait_for_their_turn(open_outbox, machine, monkeypatch):
     """Autumn answers few look-ups a second: one that waits for longer than a lease is not begun by another worker."""
     first, second = await open_outbox(), await open_outbox()
-    release, started = asyncio.Event(), asyncio.Event()
+    release, started, renewed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    renew = first.store.renew
 
     async def deliver(entry):
         started.set()
         await release.wait()
 
+    async def renew_and_say_so(*arguments, **named):
+        await renew(*arguments, **named)
+        renewed.set()
+
+    monkeypatch.setattr(first.store, "renew", renew_and_say_so)
     await put(first, doubt=Doubt.SEALED)
     deliveries, others = Deliveries(deliver), Deliveries()
-    async with sending(first, deliveries):
-        await started.wait()
-        machine.advance(seconds=first.lease * 3)
+    sender = Sender(first, deliveries.deliver, machine=machine)
+    sender.start()
+    await started.wait()
+    for _ in range(6):
+        renewed.clear()
+        machine.advance(seconds=first.lease / 2)
+        async with asyncio.timeout(60):
+            await renewed.wait()
         await Sender(second, others.deliver).drain()
-        release.set()
-        await until(lambda: deliveries.ended)
+    release.set()
+    await until(lambda: deliveries.ended)
+    await sender.stop(within=10)
 
     assert others.begun == []

@@ -211,6 +211,17 @@ async def test_a_claim_lasts_as_long_as_its_lease(store):
     assert [entry.doubt for entry in later] == [Doubt.UNKNOWN, Doubt.SEALED]
 
 
+async def test_a_claim_can_be_renewed(store):
+    """Whoever still works on a row keeps it; what others have claimed since, and what nobody claims, is left alone."""
+    await store.commit(a_batch("w", due("w-1"), due("w-2"), due("w-3")))
+    assert await claim(store, "w", limit=1) == ["w-1"]
+    assert await claim(store, "other", limit=1) == ["w-2"]
+    await store.renew("w", ["w-1", "w-2", "w-3"], until=LATER + 9)
+
+    assert await claim(store, "third", now=LATER + 1, until=LATER + 20) == ["w-2", "w-3"]
+    assert await claim(store, "third", now=LATER + 10, until=LATER + 20) == ["w-1"]
+
+
 async def test_those_in_doubt_are_claimed_apart(store):
     """Looking up is slow; what can be sent at once never waits behind it."""
     doubts = [Doubt.UNKNOWN, Doubt.SEALED, Doubt.IN_USE]

@@ -20,8 +20,7 @@ _LOOK_UPS_AT_ONCE = 16
 _PATIENCE_SECONDS = 0.1
 _POLL_SECONDS = 1.0
 _AFTER_A_DEFECT_MS = 300_000
-_LOOK_UP_LEASE_SECONDS = 300.0
-"""A look-up may wait long for its turn at Autumn; its row stays claimed meanwhile."""
+_RENEWALS_PER_LEASE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,8 @@ class Sender:
     async def _deliver_due(self) -> None:
         async with self._round:
             # In the order of their beginning, and not a set: the order of a set depends on addresses.
-            under_way: dict[asyncio.Task[None], bool] = {}
+            under_way: dict[asyncio.Task[None], Entry] = {}
+            renewed_at = self._machine.steady()
             try:
                 while not self._stopping.is_set():
                     self._outbox.has_due.clear()
@@ -106,9 +106,12 @@ class Sender:
                         return
                     # One that hangs holds up the others for so long, and not until it ends.
                     await asyncio.wait(under_way, timeout=_PATIENCE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-                    under_way = {task: doubtful for task, doubtful in under_way.items() if not task.done()}
+                    under_way = {task: entry for task, entry in under_way.items() if not task.done()}
                     # Before the next claim, so that no lease runs out while what an attempt led to is only in memory.
                     await self._outbox.flush()
+                    if self._machine.steady() - renewed_at > self._outbox.lease / _RENEWALS_PER_LEASE:
+                        renewed_at = self._machine.steady()
+                        await self._renew(under_way)
                 if under_way:
                     await asyncio.wait(under_way)
             finally:
@@ -117,24 +120,30 @@ class Sender:
                 if under_way:
                     await asyncio.wait(under_way)
 
-    async def _claim(self, under_way: dict[asyncio.Task[None], bool]) -> int:
+    async def _claim(self, under_way: dict[asyncio.Task[None], Entry]) -> int:
         """Begin to deliver as many rows as there is room for; returns how many."""
         begun = 0
-        for doubtful, most, lease in (
-            (False, _AT_ONCE, self._outbox.lease),
-            (True, _LOOK_UPS_AT_ONCE, max(self._outbox.lease, _LOOK_UP_LEASE_SECONDS)),
-        ):
-            free = most - sum(1 for is_doubtful in under_way.values() if is_doubtful is doubtful)
+        for doubtful, most in ((False, _AT_ONCE), (True, _LOOK_UPS_AT_ONCE)):
+            free = most - sum(1 for entry in under_way.values() if (entry.doubt is not Doubt.NONE) is doubtful)
             if not free:
                 continue
             now = self._outbox.now()
             claimed = await self._outbox.store.claim(
-                self._outbox.worker_id, limit=free, doubtful=doubtful, now=now, until=now + int(lease * 1000)
+                self._outbox.worker_id, limit=free, doubtful=doubtful, now=now, until=self._lease_end(now)
             )
             for entry in claimed:
-                under_way[asyncio.create_task(self._deliver_one(entry), name="autumn-delivery")] = doubtful
+                under_way[asyncio.create_task(self._deliver_one(entry), name="autumn-delivery")] = entry
             begun += len(claimed)
         return begun
+
+    async def _renew(self, under_way: dict[asyncio.Task[None], Entry]) -> None:
+        """Keep what is under way claimed: a look-up may wait long for its turn at Autumn."""
+        if under_way:
+            ids = [entry.charge_id for entry in under_way.values()]
+            await self._outbox.store.renew(self._outbox.worker_id, ids, until=self._lease_end(self._outbox.now()))
+
+    def _lease_end(self, now: int) -> int:
+        return now + int(self._outbox.lease * 1000)
 
     async def _deliver_one(self, entry: Entry) -> None:
         try:

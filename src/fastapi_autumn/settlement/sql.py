@@ -200,6 +200,12 @@ class SqlStore:
             claimed = await connection.execute(self._statements.claim, claim)
             return sorted(map(entry_of, claimed), key=lambda entry: (entry.due_at, entry.charge_id))
 
+    async def renew(self, worker_id: str, charge_ids: Sequence[str], *, until: int) -> None:
+        """See `Store.renew`."""
+        renewal = {"me": worker_id, "until": until, "found": list(charge_ids)}
+        async with self.engine.begin() as connection:
+            await connection.execute(self._statements.renew, renewal)
+
     # Workers.
 
     async def workers(self) -> list[WorkerRow]:
@@ -391,6 +397,12 @@ class _Statements:
             .where(charges.c.charge_id.in_(sa.bindparam("found", expanding=True)), is_due)
             .values(owner=sa.bindparam("me"), lease_until=sa.bindparam("until"), doubt=_doubt_after_a_lost_claim)
             .returning(*ENTRY_COLUMNS)
+        )
+        still_mine = sa.and_(charges.c.state == "due", charges.c.owner == sa.bindparam("me"), charges.c.lease_until > 0)
+        self.renew = (
+            charges.update()
+            .where(charges.c.charge_id.in_(sa.bindparam("found", expanding=True)), still_mine)
+            .values(lease_until=sa.bindparam("until"))
         )
 
     def _due(self, is_due: sa.ColumnElement[bool], *, doubtful: bool) -> sa.Select[Any]:

@@ -160,6 +160,10 @@ class Store(Protocol):
         """
         ...
 
+    async def renew(self, worker_id: str, charge_ids: Sequence[str], *, until: int) -> None:
+        """Keep rows claimed that this worker has claimed before; those that others have claimed since are theirs."""
+        ...
+
     async def workers(self) -> list[WorkerRow]:
         """Return the workers of this account."""
         ...
