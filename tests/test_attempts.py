@@ -40,6 +40,8 @@ class Talk:
                 await self.go_on.wait()
             if ask.how == "fails" and len(self.ran) == 1:
                 raise ValueError(ask.how)
+            if ask.how == "is cancelled" and len(self.ran) == 1:
+                raise asyncio.CancelledError
             if ask.how == "refunds" and len(self.ran) == 1:
                 charge.refund()
             if ask.how == "keeps and fails":
@@ -138,13 +140,13 @@ async def test_many_attempts_at_once_cost_once(talk):
         assert await talk.service.used() == 5
 
 
-@pytest.mark.parametrize("how", ["fails", "refunds"])
+@pytest.mark.parametrize("how", ["fails", "refunds", "is cancelled"])
 async def test_what_was_given_back_is_charged_anew(talk, how):
-    """An attempt that failed, or that the application has given back, leaves the key free."""
-    async with talk.service.calling() as client:
+    """An attempt that failed or was cancelled, or that the application has given back, leaves the key free."""
+    async with talk.service.serving() as client:
         await client.post("/ai/chat", json=ask(how), headers=KEY)
-        second = await client.post("/ai/chat", json=ask(how), headers=KEY)
-        third = await client.post("/ai/chat", json=ask(how), headers=KEY)
+        second = await come_back(client, how, "/ai/chat")
+        third = await come_back(client, how, "/ai/chat")
 
         assert second.status_code == 200
         assert code(third) == (409, "already_answered")
@@ -380,6 +382,21 @@ async def test_without_the_database_nobody_can_promise(talk):
         assert served.status_code == 200
         assert (await client.post("/ai/chat", json={"model": "large"}, headers=KEY)).status_code == 200
         assert await talk.service.used() == 10
+
+
+async def test_end_that_is_never_noted_still_closes_the_charge(talk, monkeypatch, caplog):
+    """When all tries to note an end have failed the log says so, and the charge ends as the request did."""
+    monkeypatch.setattr("fastapi_autumn._attempts._PAUSES_SECONDS", (0.0, 0.0))
+    async with talk.service.calling() as client:
+        first = asyncio.create_task(client.post("/ai/chat", json=ask("waits"), headers=KEY))
+        await until(lambda: talk.ran)
+        async with talk.service.autumn.outbox.store.engine.begin() as connection:
+            await connection.execute(sa.text("DROP TABLE autumn_replies"))
+        talk.go_on.set()
+
+        assert (await first).status_code == 200
+        assert caplog.text.count("the end of an attempt cannot be noted") == 2
+        assert await talk.service.used() == 5
 
 
 async def test_end_that_cannot_be_noted_is_tried_again(talk):

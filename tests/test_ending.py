@@ -48,7 +48,7 @@ def watched(*events: Any) -> Ending:
         elif event == LOST:
             ending.send_failed()
         elif isinstance(event, BaseException):
-            ending.route_raised(event)
+            ending.route_exits(type(event), event, event.__traceback__)
         else:
             ending.sending(event)
             ending.sent(event)
@@ -136,9 +136,37 @@ def test_endings_with_an_exception_of_a_middleware(events, outcome):
     assert outcome is watched(*events).outcome(ERROR)
 
 
+@pytest.mark.parametrize(
+    ("events", "error", "outcome"),
+    [
+        ([START, LAST], ERROR, FAILED),
+        ([START, LAST], ClientDisconnect(), DONE),
+        ([START, LAST], None, DONE),
+        ([START, LEFT], ERROR, GONE),
+        ([START, PART], ERROR, FAILED),
+    ],
+)
+def test_hidden_route_is_judged_for_the_customer(events, error, outcome):
+    """Where nothing tells what the route raises, an exception after a complete body counts as the route's."""
+    ending = watched(*events)
+    ending.route_is_hidden()
+
+    assert outcome is ending.outcome(error)
+
+
 def test_exception_that_became_a_good_answer_is_none():
     """A route whose exception was turned into an answer below 400 has delivered that answer."""
     assert DONE is watched(ERROR, START, LAST).outcome()
+
+
+@pytest.mark.parametrize(("message", "outcome"), [(START, GONE), (REFUSED, FAILED)])
+def test_server_that_cannot_send_the_first_message(message, outcome):
+    """A caller who left before the first byte is gone, and what was to be refused is a failure to them as well."""
+    ending = Ending()
+    ending.sending(message)
+    ending.send_failed()
+
+    assert outcome is ending.outcome(OSError("the peer has closed the connection"))
 
 
 def test_disconnect_while_the_last_part_is_taken():

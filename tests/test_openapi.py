@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 import pytest
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, WebSocket
 from fastapi.security import OAuth2PasswordBearer
 from fastapi.testclient import TestClient
 from pydantic import TypeAdapter, ValidationError
@@ -45,6 +45,12 @@ def add_routes(app: FastAPI) -> None:
 
     @included.post("/ai/{model}")
     async def by_include(model: str) -> None: ...
+
+    @app.post("/ai/hidden", include_in_schema=False)
+    async def hidden(charge: ModelCharge) -> None: ...
+
+    @app.websocket("/ai/talk")
+    async def talk(socket: WebSocket, charge: ModelCharge) -> None: ...
 
     @app.get("/ai/free")
     async def free() -> None: ...
@@ -133,6 +139,15 @@ def test_only_the_applications_own_security_is_shown(tmp_path, made):
     assert document["components"]["securitySchemes"].keys() == {"OAuth2PasswordBearer"}
     assert document["paths"]["/ai/signed-in"]["post"]["security"] == [{"OAuth2PasswordBearer": []}]
     assert "security" not in document["paths"]["/ai/chat"]["post"]
+
+
+def test_application_without_gates_is_left_alone(tmp_path):
+    """A document in which nothing is charged stays as it is."""
+    app = FastAPI()
+    before = app.openapi()
+    AutumnMiddleware(app, autumn=Service(tmp_path).autumn)
+
+    assert app.openapi() == before
 
 
 def test_every_reference_leads_somewhere(tmp_path):

@@ -26,7 +26,8 @@ _log = logging.getLogger("fastapi_autumn")
 
 _CHUNK_BYTES = 64 * 1024
 _FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
-_PAUSES_SECONDS: Sequence[float] = (0.1, 0.5, 2.0, 5.0)
+_PAUSES_SECONDS: Sequence[float] = (0.0, 0.1, 0.5, 2.0, 5.0)
+"""Before each try to note an end."""
 
 
 def is_form(request: Request) -> bool:
@@ -74,14 +75,12 @@ async def finish(state: RequestState, attempt: Attempt, outcome: Outcome) -> Non
     """
     charges = [_paid(charge, outcome) for charge in state.under_key]
     standing = standing_after(attempt, outcome, charges)
-    for pause in (*_PAUSES_SECONDS, None):
+    for pause in _PAUSES_SECONDS:
+        await asyncio.sleep(pause)
         try:
             await state.runtime.replies.finish(attempt, standing, charges)
         except RepliesAwayError as error:
-            if pause is None:
-                _log.error("the end of an attempt was not noted, so its caller is told that it still runs: %s", error)
-                return
-            await asyncio.sleep(pause)
+            _log.warning("the end of an attempt cannot be noted (%s); its caller is told that it still runs", error)
         else:
             return
 

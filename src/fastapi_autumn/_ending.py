@@ -8,11 +8,13 @@ A WebSocket is done when its handler returns or closes it, gone when the caller 
 handler raises or closes it with one of the codes that say so.
 
 Nothing here does I/O. The middleware reports what passes through it, and `_scope.watch_route` what the route raises.
+Where the latter is missing, an exception after a complete body counts as the route's, in favour of the customer.
 """
 
 from collections.abc import Iterator
 from http import HTTPStatus
 from types import FrameType
+from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
@@ -29,14 +31,14 @@ _SERVER_FAILED = range(1011, 1015)
 class Ending:
     """What is known about the end of one request. Made afresh for each."""
 
-    __slots__ = ("_caller_left", "_decided", "_has_trailers", "_last_part_under_way", "_send_failed", "_status")
+    __slots__ = ("_caller_left", "_decided", "_has_trailers", "_last_part_under_way", "_route_is_hidden", "_status")
 
     def __init__(self) -> None:
         self._status: int | None = None
         self._has_trailers = False
         self._last_part_under_way = False
         self._caller_left = False
-        self._send_failed = False
+        self._route_is_hidden = False
         self._decided: Outcome | None = None
 
     @property
@@ -45,21 +47,21 @@ class Ending:
         return self._status is not None
 
     def sending(self, message: Message) -> None:
-        """Note that `message` is handed to the server."""
-        self._last_part_under_way = self._is_last_part(message)
-
-    def sent(self, message: Message) -> None:
-        """Note that the server took `message`."""
+        """Note that `message` is handed to the server. The status counts from here on, delivered or not."""
         match message["type"]:
             case "http.response.start" | "websocket.http.response.start":
                 self._status = message["status"]
                 self._has_trailers = bool(message.get("trailers", False))
             case "websocket.accept":
                 self._status = HTTPStatus.SWITCHING_PROTOCOLS
-            case "websocket.close":
-                self._decide(Outcome.FAILED if message.get("code") in _SERVER_FAILED else Outcome.DONE)
-            case _ if self._last_part_under_way:
-                self._decide(Outcome.DONE)
+        self._last_part_under_way = self._is_last_part(message)
+
+    def sent(self, message: Message) -> None:
+        """Note that the server took `message`."""
+        if message["type"] == "websocket.close":
+            self._decide(Outcome.FAILED if message.get("code") in _SERVER_FAILED else Outcome.DONE)
+        elif self._last_part_under_way:
+            self._decide(Outcome.DONE)
 
     def caller_left(self) -> None:
         """Note that the server reports a disconnect."""
@@ -70,11 +72,16 @@ class Ending:
 
     def send_failed(self) -> None:
         """Note that the server could not send: newer servers report a disconnect in this way."""
-        self._send_failed = True
         self._decide(Outcome.GONE)
 
-    def route_raised(self, error: BaseException) -> None:
-        """Note an exception that comes out of the route, seen inside of every middleware."""
+    def route_is_hidden(self) -> None:
+        """Note that nobody will tell what the route raises."""
+        self._route_is_hidden = True
+
+    def route_exits(self, _kind: Any, error: BaseException | None, _traceback: Any) -> None:
+        """Note the exception that comes out of the route, if any, seen inside of every middleware."""
+        if error is None:
+            return
         if _is_hang_up(error):
             self._decide(Outcome.GONE)
         elif self._decided is Outcome.DONE and _is_from_event_stream(error):
@@ -86,8 +93,10 @@ class Ending:
         """Tell how the request ended, once the application has returned or raised `error`."""
         if self._status is not None and self._status >= HTTPStatus.BAD_REQUEST:
             return Outcome.FAILED
-        if not self.started and not self._send_failed and isinstance(error, Exception) and not _is_hang_up(error):
+        if not self.started and isinstance(error, Exception) and not _is_hang_up(error):
             # The server answers this with a 500, to a caller who left as to any other.
+            return Outcome.FAILED
+        if self._decided is Outcome.DONE and self._route_is_hidden and error is not None and not _is_hang_up(error):
             return Outcome.FAILED
         if self._decided is not None:
             return self._decided

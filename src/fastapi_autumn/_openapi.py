@@ -155,7 +155,8 @@ def _gated_operations(schema: dict[str, Any], routes: Iterable[Any]) -> Iterator
     for route in flat(routes):
         if _is_gated(getattr(route, "dependant", None)):
             path = schema.get("paths", {}).get(route.path_format, {})
-            for method in route.methods or ():
+            # A WebSocket's route has no methods, and is not in the document.
+            for method in getattr(route, "methods", None) or ():
                 if method.lower() in path:
                     yield path[method.lower()]
 

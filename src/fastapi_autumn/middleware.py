@@ -290,13 +290,16 @@ class _Watch:
 
     async def _pass_on(self, message: Message) -> None:
         ending = self._state.ending
-        ending.sending(message)
+        decides = not message.get("more_body", False)
+        if decides:
+            ending.sending(message)
         try:
             await self._send(message)
         except OSError:
             ending.send_failed()
             raise
-        ending.sent(message)
+        if decides:
+            ending.sent(message)
 
 
 def _credit_headers(charges: Sequence[Charge]) -> list[tuple[bytes, bytes]]:

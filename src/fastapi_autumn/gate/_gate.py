@@ -93,6 +93,7 @@ class CreditGate(Documented):
         self._has_customer = customer is not None
         wanted = (feature_id, entity_id, properties, self._rules, bypass, charging, idempotent)
         self._arguments = (model, customer, *wanted)
+        self._hash = hash((feature_id, self._entity_id, bypass, charging, self._has_customer))
         # Only the dependencies that were given are in the signature, so the others add no work.
         given = {
             "model": model,
@@ -102,7 +103,6 @@ class CreditGate(Documented):
         }
         self.__signature__ = inspect.Signature(
             [_parameter("connection", HTTPConnection)]
-            + [_parameter("watched", Annotated[None, Depends(watch_route, scope="request")])]
             + [_parameter(name, Annotated[Any, Depends(call)]) for name, call in given.items() if call is not None]
         )
 
@@ -112,13 +112,12 @@ class CreditGate(Documented):
 
     def __hash__(self) -> int:
         """Of what is equal in equal gates; mappings among the arguments have no hash."""
-        return hash((self._feature_id, self._entity_id, self._bypass, self._charging, self._has_customer))
+        return self._hash
 
     async def __call__(
         self,
         connection: HTTPConnection,
         *,
-        watched: None = None,  # noqa: ARG002 - what it does is done by being solved
         model: str | None = None,
         customer: object = None,
         entity: str | None = None,
@@ -135,6 +134,7 @@ class CreditGate(Documented):
         opened = state.opened.get(self)
         if opened is not None:
             return opened
+        watch_route(connection.scope, state)
         try:
             payer = customer_from(customer) if self._has_customer else state.customer
             if payer is None:
