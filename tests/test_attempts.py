@@ -292,31 +292,21 @@ async def test_name_of_the_header_is_a_setting(tmp_path, header):
         assert statuses == ([200, 409] if header else [200, 200])
 
 
-async def test_gate_may_say_no(tmp_path):
-    """A gate with `idempotent=False` charges each attempt, whatever the caller sends."""
+@pytest.mark.parametrize(
+    ("gate", "paid"), [(CreditGate(idempotent=False), 10), (CreditGate(bypass=lambda _: True), 0)], ids=["off", "free"]
+)
+async def test_some_calls_know_no_keys(tmp_path, gate, paid):
+    """A gate with `idempotent=False` charges each attempt, and a call that is not billed can be repeated."""
     service = Service(tmp_path)
 
     @service.app.post("/ai/chat")
-    async def chat(charge: Annotated[Charge, Depends(CreditGate(idempotent=False))]) -> Any:
+    async def chat(charge: Annotated[Charge, Depends(gate)]) -> Any:
         return charge.id
 
     async with service.calling() as client:
         for _ in range(2):
             assert (await client.post("/ai/chat", json={"model": "large"}, headers=KEY)).status_code == 200
-        assert await service.used() == 10
-
-
-async def test_calls_that_are_not_billed_know_no_keys(tmp_path):
-    """A call whose billing is bypassed can be repeated under its key."""
-    service = Service(tmp_path)
-
-    @service.app.post("/ai/chat")
-    async def chat(charge: Annotated[Charge, Depends(CreditGate(bypass=lambda _: True))]) -> Any:
-        return charge.id
-
-    async with service.calling() as client:
-        for _ in range(2):
-            assert (await client.post("/ai/chat", json={"model": "large"}, headers=KEY)).status_code == 200
+        assert await service.used() == paid
 
 
 async def test_each_gate_of_a_route_finds_its_own_charge(tmp_path):
@@ -368,15 +358,22 @@ async def test_workers_know_each_others_keys(tmp_path):
         assert code(await second.post("/ai/chat", json=ask("waits"), headers=KEY)) == (409, "already_answered")
 
 
+@contextlib.asynccontextmanager
+async def away(talk: Talk) -> AsyncIterator[None]:
+    """Have the database fail for what is asked about keys."""
+    for statement in ("ALTER TABLE autumn_replies RENAME TO away", "ALTER TABLE away RENAME TO autumn_replies"):
+        async with talk.service.autumn.outbox.store.engine.begin() as connection:
+            await connection.execute(sa.text(statement))
+        if "TO away" in statement:
+            yield
+
+
 async def test_without_the_database_nobody_can_promise(talk):
     """When the keys cannot be looked up, an attempt with one is a 503 that costs nothing; without one it is served."""
     async with talk.service.calling() as client:
-        async with talk.service.autumn.outbox.store.engine.begin() as connection:
-            await connection.execute(sa.text("ALTER TABLE autumn_replies RENAME TO away"))
-        refused = await client.post("/ai/chat", json={"model": "large"}, headers=KEY)
-        served = await client.post("/ai/chat", json={"model": "large"})
-        async with talk.service.autumn.outbox.store.engine.begin() as connection:
-            await connection.execute(sa.text("ALTER TABLE away RENAME TO autumn_replies"))
+        async with away(talk):
+            refused = await client.post("/ai/chat", json={"model": "large"}, headers=KEY)
+            served = await client.post("/ai/chat", json={"model": "large"})
 
         assert code(refused) == (503, "billing_unavailable")
         assert served.status_code == 200
@@ -399,17 +396,14 @@ async def test_end_that_is_never_noted_still_closes_the_charge(talk, monkeypatch
         assert await talk.service.used() == 5
 
 
-async def test_end_that_cannot_be_noted_is_tried_again(talk):
+async def test_end_that_cannot_be_noted_is_tried_again(talk, caplog):
     """A database that is away when an answer ends hears of it later; until then the attempt counts as running."""
     async with talk.service.calling() as client:
         first = asyncio.create_task(client.post("/ai/chat", json=ask("waits"), headers=KEY))
         await until(lambda: talk.ran)
-        async with talk.service.autumn.outbox.store.engine.begin() as connection:
-            await connection.execute(sa.text("ALTER TABLE autumn_replies RENAME TO away"))
-        talk.go_on.set()
-        await asyncio.sleep(0.05)
-        async with talk.service.autumn.outbox.store.engine.begin() as connection:
-            await connection.execute(sa.text("ALTER TABLE away RENAME TO autumn_replies"))
+        async with away(talk):
+            talk.go_on.set()
+            await until(lambda: "cannot be noted" in caplog.text)
 
         assert (await first).status_code == 200
         assert code(await client.post("/ai/chat", json=ask("waits"), headers=KEY)) == (409, "already_answered")

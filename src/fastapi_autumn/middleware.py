@@ -8,7 +8,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
 from http import HTTPStatus
 from typing import Any
@@ -137,7 +137,9 @@ class AutumnMiddleware:
                 await self._end(state, error)
                 raise
         finally:
-            current_request.reset(token)
+            # A request that its event loop left behind is closed by the garbage collector, in another context.
+            with suppress(ValueError):
+                current_request.reset(token)
         await self._end(state, None)
 
     async def _end(self, state: RequestState, error: BaseException | None) -> None:
