@@ -20,15 +20,15 @@ $(BIN)/python:
 	@$(PIP) install --quiet --upgrade 'pip>=25.1'
 
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --quiet --constraint constraints.txt --group dev --editable '.[cli,fast,prices,postgres]'
+	$(PIP) install --quiet --constraint constraints.txt --group dev --editable '.[cli,prices,postgres]'
 	@touch $@
 
 $(DEMO_STAMP): pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[cli,fast]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[cli]'
 	@touch $@
 
 demo: $(DEMO_STAMP)  ## Serve the demo and say what to try; PORT=... chooses the port
-	@AUTUMN_EMULATOR=$${AUTUMN_EMULATOR:-true} AUTUMN_TRANSPORT=$${AUTUMN_TRANSPORT:-httptools} $(BIN)/python -m demo_app
+	@AUTUMN_EMULATOR=$${AUTUMN_EMULATOR:-true} $(BIN)/python -m demo_app
 
 lint: $(STAMP)  ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -61,7 +61,7 @@ docs: $(STAMP)  ## Build the documentation into site/; a broken link is an error
 pins:  ## Renew constraints.txt from a clean environment
 	$(PYTHON) -m venv --clear $(VENV)-pins
 	$(VENV)-pins/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(VENV)-pins/bin/python -m pip install --quiet --group dev '.[cli,fast,prices,postgres]'
+	$(VENV)-pins/bin/python -m pip install --quiet --group dev '.[cli,prices,postgres]'
 	$(VENV)-pins/bin/python -m pip freeze --exclude fastapi-autumn > constraints.txt
 	rm -rf $(VENV)-pins
 

@@ -54,8 +54,8 @@ class AutumnSettings(BaseSettings):
     """Use an Autumn inside this process instead of the real one: no key, no network, no money."""
     emulator_path: Path = Path(".autumn/emulator.db")
     """The emulator's file; several workers on one machine share it."""
-    transport: Literal["httpx", "httptools", "reqwest"] = "httpx"
-    """`httptools` and `reqwest` are several times faster and need the extra `fast`; `httptools` is the faster one."""
+    transport: Literal["httptools", "httpx"] = "httptools"
+    """What carries the calls. `httptools` is several times faster; an httpx client that you pass in is always used."""
 
     timeout: float = Field(default=5.0, gt=0, le=60)
     """Seconds for one call to Autumn as a whole."""
@@ -113,6 +113,15 @@ class AutumnSettings(BaseSettings):
         if not _SECRET_KEY.fullmatch(key.get_secret_value()):
             raise ValueError("is not an Autumn secret key; it has to look like am_sk_test_... or am_sk_live_...")
         return key
+
+    @field_validator("transport", mode="before")
+    @classmethod
+    def _is_still_there(cls, transport: Any) -> Any:
+        if transport == "reqwest":
+            raise ValueError(
+                "reqwest is gone; remove the variable (the default, httptools, is faster) or set it to httpx"
+            )
+        return transport
 
     @field_validator("base_url")
     @classmethod

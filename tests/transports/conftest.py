@@ -1,4 +1,4 @@
-"""The transports under test."""
+"""The transports under test, and the event loops they run on."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -6,14 +6,20 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import httpx
 import pytest
 
-from fastapi_autumn.transports import HttptoolsTransport, HttpxTransport, ReqwestTransport, Transport
+from fastapi_autumn.transports import HttptoolsTransport, HttpxTransport, Transport
 
 Connect = Callable[..., AbstractAsyncContextManager[Transport]]
 
 
-@pytest.fixture(params=["httpx", "httpx_client", "httptools", "reqwest"])
+@pytest.fixture(scope="session", params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    """Both event loops: uvicorn runs services on uvloop where it is installed."""
+    return "asyncio", {"use_uvloop": request.param}
+
+
+@pytest.fixture(params=["httptools", "httpx", "httpx_client"])
 def connect(request: pytest.FixtureRequest) -> Connect:
-    """Open the transport under test: the three of this package, and an httpx client that was passed in."""
+    """Open the transport under test: the two of this package, and an httpx client that was passed in."""
 
     @asynccontextmanager
     async def opened(url: str, *, timeout: float = 5.0, connect_timeout: float = 5.0) -> AsyncIterator[Transport]:  # noqa: ASYNC109 - the transport's, not this function's
@@ -21,9 +27,7 @@ def connect(request: pytest.FixtureRequest) -> Connect:
         if request.param == "httpx_client":
             client = httpx.AsyncClient(timeout=httpx.Timeout(60, connect=connect_timeout))
         transport: Transport
-        if request.param == "reqwest":
-            transport = ReqwestTransport(url, timeout=timeout, connect_timeout=connect_timeout)
-        elif request.param == "httptools":
+        if request.param == "httptools":
             transport = HttptoolsTransport(url, timeout=timeout, connect_timeout=connect_timeout)
         else:
             transport = HttpxTransport(url, timeout=timeout, connect_timeout=connect_timeout, client=client)
@@ -35,6 +39,12 @@ def connect(request: pytest.FixtureRequest) -> Connect:
                 await client.aclose()
 
     return opened
+
+
+@pytest.fixture
+def reuses_connections(request: pytest.FixtureRequest) -> bool:
+    """Whether the transport under test keeps connections; the httpx client of this package's own does not."""
+    return request.node.callspec.params["connect"] != "httpx"
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,16 @@
 """A server whose every byte a test decides, on a real socket."""
 
 import asyncio
+import itertools
+import re
+import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+
+from pydantic import SecretStr
 
 from fastapi_autumn.transports import Answer, Transport
 
@@ -100,9 +106,59 @@ async def serve(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-HEADERS = {"authorization": "Bearer am_sk_test_of_a_transport", "content-type": "application/json"}
+@contextmanager
+def serve_in_a_thread(handler: Callable[[socket.socket, int], None]) -> Iterator[str]:
+    """Run `handler(connection, number)` for one connection after the other, where a busy event loop is in nobody's way.
+
+    Yields the URL. An error of the handler ends the server and comes out at the end.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as thread:
+
+        def run() -> None:
+            for number in itertools.count():
+                connection, _ = listener.accept()
+                with connection:
+                    connection.settimeout(60)
+                    handler(connection, number)
+
+        running = thread.submit(run)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            error = running.exception()
+    # The listener that is shut down is what ends the loop.
+    assert isinstance(error, OSError), error
+
+
+def read_request(connection: socket.socket) -> bytes:
+    """Read one request from a blocking socket and return its body."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += _some(connection)
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = int(re.search(rb"(?i)content-length: (\d+)", head)[1])
+    while len(body) < length:
+        body += _some(connection)
+    return body
+
+
+def _some(connection: socket.socket) -> bytes:
+    data = connection.recv(65536)
+    if not data:
+        raise ConnectionError("the client has left")
+    return data
+
+
+def plain(body: bytes, status: str = "200 OK") -> bytes:
+    """The bytes of an answer."""
+    return b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status.encode(), len(body), body)
+
+
+HEADERS = {"content-type": "application/json"}
+KEY = SecretStr("am_sk_live_of_a_transport")
 
 
 async def post(transport: Transport, body: bytes = b"{}", path: str = "/v1/balances.check") -> Answer:
     """Send what the client would send."""
-    return await transport.request("POST", path, body=body, headers=HEADERS)
+    return await transport.request("POST", path, body=body, headers=HEADERS, bearer=KEY)

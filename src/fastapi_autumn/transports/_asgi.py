@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from fastapi_autumn.errors import ConnectFailed, NoAnswer
-from fastapi_autumn.transports._base import Answer
+from fastapi_autumn.transports._base import Answer, refuse_unsendable
 
 __all__ = ["AsgiTransport"]
 
@@ -33,22 +33,7 @@ class AsgiTransport:
         self, method: str, path: str, *, body: bytes, headers: Mapping[str, str], bearer: SecretStr | None = None
     ) -> Answer:
         """See `Transport.request`."""
-        raw_path, _, query = path.partition("?")
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1",
-            "method": method,
-            "scheme": "http",
-            "path": raw_path,
-            "raw_path": raw_path.encode(),
-            "root_path": "",
-            "query_string": query.encode(),
-            "headers": _raw(headers, bearer),
-            "client": ("127.0.0.1", 0),
-            "server": ("emulator", 80),
-            "state": {},
-        }
+        refuse_unsendable(path, headers, bearer)
         messages: list[_Message] = []
 
         async def receive() -> _Message:
@@ -59,7 +44,7 @@ class AsgiTransport:
 
         try:
             async with asyncio.timeout(self._timeout):
-                await self._app(scope, receive, send)
+                await self._app(_scope(method, path, headers, bearer), receive, send)
         except TimeoutError:
             raise NoAnswer(path, f"no answer within {self._timeout:g} s", timed_out=True) from None
         except ConnectionRefusedError as error:
@@ -78,8 +63,23 @@ class AsgiTransport:
         """Leave the app alone: whoever made it closes it."""
 
 
-def _raw(headers: Mapping[str, str], bearer: SecretStr | None) -> list[tuple[bytes, bytes]]:
-    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+def _scope(method: str, path: str, headers: Mapping[str, str], bearer: SecretStr | None) -> dict[str, Any]:
+    raw_path, _, query = path.partition("?")
+    raw_headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     if bearer is not None:
-        raw.append((b"authorization", f"Bearer {bearer.get_secret_value()}".encode()))
-    return raw
+        raw_headers.append((b"authorization", f"Bearer {bearer.get_secret_value()}".encode()))
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": raw_path,
+        "raw_path": raw_path.encode(),
+        "root_path": "",
+        "query_string": query.encode(),
+        "headers": raw_headers,
+        "client": ("127.0.0.1", 0),
+        "server": ("emulator", 80),
+        "state": {},
+    }

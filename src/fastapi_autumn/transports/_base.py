@@ -1,11 +1,17 @@
-"""What a transport is."""
+"""What a transport is, and what all of them refuse."""
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import NamedTuple, Protocol
 
 from pydantic import SecretStr
 
-__all__ = ["Answer", "Transport"]
+from fastapi_autumn.errors import rejection
+
+__all__ = ["LARGEST_ANSWER", "Answer", "Transport", "is_compressed", "refuse_unsendable"]
+
+LARGEST_ANSWER = 16 * 1024 * 1024
+"""Bytes of an answer's body. A page of Autumn's longest list has less than one megabyte."""
 
 
 class Answer(NamedTuple):
@@ -30,6 +36,7 @@ class Transport(Protocol):
         Raises:
             ConnectFailed: Nothing was sent.
             Overloaded: Nothing was sent, because no connection was free.
+            RequestRejected: Nothing was sent, because HTTP cannot carry the path or a header.
             NoAnswer: The request may have left; no whole answer came back in time.
         """
         ...
@@ -37,3 +44,34 @@ class Transport(Protocol):
     async def aclose(self) -> None:
         """Close what this transport opened, and nothing that it was given."""
         ...
+
+
+def refuse_unsendable(path: str, headers: Mapping[str, str], bearer: SecretStr | None) -> None:
+    """Refuse what would be another request on the wire than the one that was meant, before anything is sent.
+
+    Line breaks in a value would be headers of somebody else's, and spaces around one do not survive the way.
+
+    Raises:
+        RequestRejected: A 400 as Autumn would give; it names the header and never shows a value.
+    """
+    if not _is_sendable(path) or " " in path:
+        raise _unsendable(path, "the path")
+    for name, value in headers.items():
+        if not _is_sendable(value):
+            raise _unsendable(path, f"the header {name}")
+    if bearer is not None and not _is_sendable(bearer.get_secret_value()):
+        raise _unsendable(path, "the secret key")
+
+
+def _is_sendable(text: str) -> bool:
+    return text.isascii() and text.isprintable() and text == text.strip(" ")
+
+
+def _unsendable(path: str, what: str) -> Exception:
+    message = f"{what} has a character that HTTP does not carry; use printable ASCII. Nothing was sent."
+    return rejection(ascii(path)[1:-1], status=HTTPStatus.BAD_REQUEST, code="invalid_inputs", message=message)
+
+
+def is_compressed(headers: Mapping[str, str]) -> bool:
+    """Tell whether the body is compressed. Nobody asked for that, and a little of it can become a lot of memory."""
+    return headers.get("content-encoding", "identity").lower() != "identity"

@@ -1,54 +1,50 @@
-"""The fastest way: connections that live in the event loop itself, with httptools to read the answers."""
+"""The default way: connections that live in the event loop itself, with httptools to read the answers."""
 
 import asyncio
-import ssl
-import time
+import select
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import httpx
 from pydantic import SecretStr
 
-from fastapi_autumn.errors import ConfigurationError, ConnectFailed, NoAnswer
-from fastapi_autumn.transports._base import Answer
-from fastapi_autumn.transports._environment import proxy_for
+from fastapi_autumn.errors import ConnectFailed, NoAnswer
+from fastapi_autumn.transports._base import Answer, refuse_unsendable
+from fastapi_autumn.transports._connecting import open_socket
+from fastapi_autumn.transports._environment import origin, port_of, proxy_for, ssl_context
 from fastapi_autumn.transports._httpx import HttpxTransport
+from fastapi_autumn.transports._reader import AnswerReader, MalformedAnswer
 
 __all__ = ["HttptoolsTransport"]
 
 _KEEP_ALIVE_SECONDS = 30.0
-_LAST_INFORMATIONAL = 199
+_ROUNDS_TO_SETTLE = 3
 
 
 class HttptoolsTransport:
-    """Reach Autumn over plain asyncio protocols and httptools, the parser of uvicorn; in the extra `fast`.
+    """Reach Autumn over plain asyncio protocols and httptools, the parser of uvicorn.
 
     A call costs one write and one read in the thread of the event loop, and nothing else. Certificates come from
     SSL_CERT_FILE and SSL_CERT_DIR. Where the environment names a proxy, `HttpxTransport` carries the calls.
 
+    Connections belong to the event loop that opened them; each loop that comes along has its own.
+
     `timeout` bounds a call as a whole and `connect_timeout` the making of a connection, both in seconds.
 
     Raises:
-        ConfigurationError: httptools is not installed, or SSL_CERT_FILE cannot be used.
+        ConfigurationError: SSL_CERT_FILE, the proxy or `base_url` cannot be used.
     """
 
     def __init__(self, base_url: str, *, timeout: float, connect_timeout: float) -> None:
-        try:
-            from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser  # noqa: PLC0415 - an extra
-        except ImportError as error:
-            raise ConfigurationError(
-                "AUTUMN_TRANSPORT=httptools needs httptools: pip install 'fastapi-autumn[fast]'"
-            ) from error
-        url = httpx.URL(base_url)
-        self._parser, self._parser_errors = HttpResponseParser, (HttpParserError, HttpParserUpgrade)
+        url = origin(base_url)
         self._base_url = base_url
-        self._host, self._port = url.host, url.port or (443 if url.scheme == "https" else 80)
+        self._host, self._port = url.raw_host.decode("ascii"), port_of(url)
         self._netloc = url.netloc.decode("ascii")
-        self._tls = _tls() if url.scheme == "https" else None
+        self._tls = ssl_context() if url.scheme == "https" else None
         self._timeout = timeout
         self._connect_timeout = connect_timeout
-        self._idle: deque[_Connection] = deque()
+        self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
+        self._is_closed = False
         self._through_proxy = (
             None
             if proxy_for(url) is None
@@ -61,72 +57,114 @@ class HttptoolsTransport:
         """See `Transport.request`."""
         if self._through_proxy is not None:
             return await self._through_proxy.request(method, path, body=body, headers=headers, bearer=bearer)
-        if bearer is not None:
-            headers = {**headers, "authorization": f"Bearer {bearer.get_secret_value()}"}
-        request = _request(method, path, self._netloc, headers, body)
+        refuse_unsendable(path, headers, bearer)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
-        connection = self._take()
+        pool = self._pool_of(loop)
+        connection = pool.take(loop.time())
         if connection is None:
-            connection = await self._connect(path)
-        answer = connection.send(request)
+            connection = await self._connect(path, pool)
+        answer = connection.send(_head(f"{method} {path}", self._netloc, len(body), headers, bearer) + body)
         # Cheaper than asyncio.timeout, which would cost as much as reading the answer.
         timer = loop.call_at(deadline, connection.time_out)
         try:
             return await answer
         except TimeoutError:
             raise NoAnswer(path, f"no answer within {self._timeout:g} s", timed_out=True) from None
-        except _BrokenError as error:
-            raise NoAnswer(path, f"no whole answer came back ({error})") from error
+        except MalformedAnswer as error:
+            raise NoAnswer(path, f"no whole answer came back ({error})") from None
         finally:
             timer.cancel()
-            self._give_back(connection)
+            pool.give_back(connection, loop.time())
 
     async def aclose(self) -> None:
-        """Close the connections."""
-        while self._idle:
-            self._idle.pop().close()
+        """Close the connections; a call that is under way gets no answer."""
+        self._is_closed = True
+        pools, self._pools = self._pools, {}
+        here = asyncio.get_running_loop()
+        for loop, pool in pools.items():
+            if loop is here:
+                await pool.aclose()
+            elif not loop.is_closed():
+                loop.call_soon_threadsafe(pool.abort)
         if self._through_proxy is not None:
             await self._through_proxy.aclose()
-        # A connection is closed by the loop's next round.
-        await asyncio.sleep(0)
 
-    async def _connect(self, path: str) -> "_Connection":
+    def _pool_of(self, loop: asyncio.AbstractEventLoop) -> "_Pool":
+        pool = self._pools.get(loop)
+        if pool is None:
+            # Each asyncio.run makes a loop; the connections of one that has ended cannot even be closed any more.
+            self._pools = {other: known for other, known in self._pools.items() if not other.is_closed()}
+            pool = self._pools[loop] = _Pool()
+        return pool
+
+    async def _connect(self, path: str, pool: "_Pool") -> "_Connection":
+        if self._is_closed:
+            raise ConnectFailed(path, "the transport is closed")
+        loop = asyncio.get_running_loop()
+        server_hostname = None if self._tls is None else self._host
         try:
             async with asyncio.timeout(min(self._connect_timeout, self._timeout)):
-                _, connection = await asyncio.get_running_loop().create_connection(
-                    self._new_connection, self._host, self._port, ssl=self._tls
+                sock = await open_socket(self._host, self._port)
+                _, connection = await loop.create_connection(
+                    lambda: _Connection(pool), sock=sock, ssl=self._tls, server_hostname=server_hostname
                 )
-        except OSError as error:
-            # Also TimeoutError and what TLS refuses.
+        except (OSError, ValueError) as error:
+            # Also TimeoutError, what TLS refuses, and names that can be no host.
             raise ConnectFailed(path, f"cannot connect to {self._base_url} ({type(error).__name__})") from error
+        # TLS may have sent its session tickets, which the loop has to read first.
+        for _ in range(_ROUNDS_TO_SETTLE):
+            if self._is_closed or connection.is_free():
+                break
+            await asyncio.sleep(0)
+        if self._is_closed or not connection.is_free():
+            connection.close()
+            raise ConnectFailed(path, "the server spoke or hung up before it was asked")
         return connection
 
-    def _new_connection(self) -> "_Connection":
-        return _Connection(self._parser, self._parser_errors)
 
-    def _take(self) -> "_Connection | None":
+class _Pool:
+    """The connections of one event loop; of the idle ones, the last used is the first to be used again."""
+
+    def __init__(self) -> None:
+        self._open: dict[_Connection, None] = {}
+        self._idle: deque[_Connection] = deque()
+
+    def remember(self, connection: "_Connection") -> None:
+        self._open[connection] = None
+
+    def forget(self, connection: "_Connection") -> None:
+        self._open.pop(connection, None)
+
+    def take(self, now: float) -> "_Connection | None":
         while self._idle:
             connection = self._idle.pop()
             # What has been idle for long may have been forgotten on the way, without a word to either end.
-            if connection.is_ready() and time.monotonic() - connection.idle_since < _KEEP_ALIVE_SECONDS:
+            if now - connection.idle_since < _KEEP_ALIVE_SECONDS and connection.is_free():
                 return connection
             connection.close()
         return None
 
-    def _give_back(self, connection: "_Connection") -> None:
-        if not connection.is_ready():
+    def give_back(self, connection: "_Connection", now: float) -> None:
+        if not connection.may_be_kept():
             # Whatever it was, a cancellation too: the rest of an answer may still come on this connection.
             connection.close()
             return
-        now = connection.idle_since = time.monotonic()
+        connection.idle_since = now
         self._idle.append(connection)
-        while self._idle and self._idle[0].idle_since < now - _KEEP_ALIVE_SECONDS:
+        while self._idle[0].idle_since < now - _KEEP_ALIVE_SECONDS:
             self._idle.popleft().close()
 
+    def abort(self) -> None:
+        self._idle.clear()
+        for connection in list(self._open):
+            connection.close()
 
-class _BrokenError(Exception):
-    """The connection ended, or what came is no HTTP."""
+    async def aclose(self) -> None:
+        connections = list(self._open)
+        self.abort()
+        for connection in connections:
+            await connection.lost.wait()
 
 
 class _Connection(asyncio.Protocol):
@@ -134,25 +172,38 @@ class _Connection(asyncio.Protocol):
 
     idle_since = 0.0
 
-    def __init__(self, parser: Any, parser_errors: tuple[type[Exception], ...]) -> None:
-        self._make_parser = parser
-        self._parser_errors = parser_errors
+    def __init__(self, pool: _Pool) -> None:
+        self.lost = asyncio.Event()
+        self._pool = pool
+        self._transport: Any = None
+        self._has_unread = _no
+        self._reader: AnswerReader | None = None
         self._answer: asyncio.Future[Answer] | None = None
-        self._is_lost = False
+        self._is_over = False
 
     def send(self, request: bytes) -> "asyncio.Future[Answer]":
-        """Write a request; the future is its answer, or fails with `_BrokenError` or `TimeoutError`."""
+        """Write a request; the future is its answer, or fails with `MalformedAnswer` or `TimeoutError`."""
+        self._reader = AnswerReader()
         self._answer = answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         return answer
 
-    def is_ready(self) -> bool:
-        """Whether another request can be sent."""
-        return not self._is_lost and self._answer is None and self._keeps_alive
+    def is_free(self) -> bool:
+        """Whether a request can be sent: nothing has come that was not asked for, not even unread in the socket.
+
+        A loop that was busy has not seen yet what came meanwhile: the end of the connection, or somebody's answer.
+        """
+        return self.may_be_kept() and not self._has_unread()
+
+    def may_be_kept(self) -> bool:
+        """Whether the last answer, if there was one, left the connection in order."""
+        if self._is_over:
+            return False
+        return self._reader is None or (self._reader.answer is not None and self._reader.is_reusable)
 
     def close(self) -> None:
         """Close at once; an answer that is still under way is not waited for."""
-        self._is_lost = True
+        self._break("the connection was closed")
         self._transport.abort()
 
     def time_out(self) -> None:
@@ -164,86 +215,68 @@ class _Connection(asyncio.Protocol):
             self._answer.set_exception(error)
 
     def _break(self, reason: str) -> None:
-        self._is_lost = True
-        self._fail(_BrokenError(reason))
+        self._is_over = True
+        self._fail(MalformedAnswer(reason))
+
+    def _finish(self, reader: AnswerReader) -> None:
+        if self._answer is None or self._answer.done() or reader.answer is None:
+            return
+        if self._transport.get_write_buffer_size():
+            raise MalformedAnswer("it came before the request was sent")
+        self._answer.set_result(reader.answer)
 
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport: Any = transport
-        self._parser = self._make_parser(self)
-        self._keeps_alive = True
-        self._begin()
+        self._transport = transport
+        self._pool.remember(self)
+        self._has_unread = _unread(transport.get_extra_info("socket").fileno())
 
     def data_received(self, data: bytes) -> None:
-        if self._answer is None:
-            # Nobody asked.
-            self.close()
+        if self._is_over:
+            return
+        if self._reader is None:
+            self.close()  # nobody asked
             return
         try:
-            self._parser.feed_data(data)
-        except self._parser_errors as error:
-            self._break(type(error).__name__)
+            self._reader.feed(data)
+            self._finish(self._reader)
+        except MalformedAnswer as error:
+            self._break(str(error))
             self._transport.abort()
 
     def eof_received(self) -> None:
-        if self._answer is not None and not self._answer.done() and self._ends_with_connection:
-            self._complete()
+        if self._reader is not None and self._reader.answer is None and not self._is_over:
+            try:
+                self._reader.end()
+                self._finish(self._reader)
+            except MalformedAnswer as error:
+                self._break(str(error))
         # asyncio closes the connection, but only in its next round.
-        self._is_lost = True
+        self._is_over = True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._break("the connection was closed" if exc is None else type(exc).__name__)
-
-    # What the parser calls.
-
-    def _begin(self) -> None:
-        self._headers: dict[str, str] = {}
-        self._body: list[bytes] = []
-        self._ends_with_connection = False
-
-    def on_message_begin(self) -> None:
-        if self._answer is None:
-            # A second answer came along with the first.
-            self.close()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
-
-    def on_headers_complete(self) -> None:
-        self._ends_with_connection = not self._headers.keys() & {"content-length", "transfer-encoding"}
-
-    def on_body(self, body: bytes) -> None:
-        self._body.append(body)
-
-    def on_message_complete(self) -> None:
-        if self._parser.get_status_code() <= _LAST_INFORMATIONAL:
-            self._begin()
-            return
-        self._keeps_alive = self._parser.should_keep_alive()
-        self._complete()
-
-    def _complete(self) -> None:
-        answer, self._answer = self._answer, None
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        headers = self._headers
-        self._begin()
-        if answer is not None and not answer.done():
-            answer.set_result(Answer(self._parser.get_status_code(), headers, body))
+        self._pool.forget(self)
+        self.lost.set()
 
 
-def _tls() -> ssl.SSLContext:
-    try:
-        return httpx.create_ssl_context()
-    except OSError as error:
-        raise ConfigurationError(f"the certificates cannot be read: {error}; check SSL_CERT_FILE") from error
+def _no() -> bool:
+    return False
 
 
-def _request(method: str, path: str, host: str, headers: Mapping[str, str], body: bytes) -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", f"host: {host}", f"content-length: {len(body)}"]
+def _unread(socket: int) -> Callable[[], bool]:
+    """Return a function that tells whether something has come that nobody has read: bytes, or the end."""
+    if not hasattr(select, "poll"):
+        return lambda: bool(select.select([socket], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(socket, select.POLLIN)
+    return lambda: bool(poll.poll(0))
+
+
+def _head(target: str, host: str, length: int, headers: Mapping[str, str], bearer: SecretStr | None) -> bytes:
+    lines = [f"{target} HTTP/1.1", f"host: {host}", f"content-length: {length}", "accept-encoding: identity"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
-    together = "".join(lines)
-    if not (together.isascii() and together.isprintable()):
-        # Line breaks in a value would be headers of somebody else's. What it was is not said: the key is among them.
-        raise ValueError("a path or header has a character that HTTP does not allow")
-    return "\r\n".join([*lines, "", ""]).encode("ascii") + body
+    if bearer is not None:
+        lines.append(f"authorization: Bearer {bearer.get_secret_value()}")
+    return "\r\n".join([*lines, "", ""]).encode("ascii")

@@ -1,34 +1,18 @@
-"""The default way: the user's httpx client, or else the connections below httpx without its pool."""
+"""The other way: httpx, as it comes."""
 
 import asyncio
-import time
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 
-import httpcore
 import httpx
 from pydantic import SecretStr
 
-from fastapi_autumn.errors import ConnectFailed, NoAnswer, Overloaded
-from fastapi_autumn.transports._base import Answer
-from fastapi_autumn.transports._environment import proxy_for
+from fastapi_autumn.errors import ConfigurationError, ConnectFailed, NoAnswer, Overloaded, Unavailable
+from fastapi_autumn.transports._base import LARGEST_ANSWER, Answer, is_compressed, refuse_unsendable
+from fastapi_autumn.transports._environment import origin, proxy_for, ssl_context
 
 __all__ = ["HttpxTransport"]
 
-_KEEP_ALIVE_SECONDS = 30.0
-
-# Both families: mocks raise httpx's errors where httpcore's would be.
-_NOTHING_SENT = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.ProxyError,
-    httpx.UnsupportedProtocol,
-    httpcore.ConnectError,
-    httpcore.ConnectTimeout,
-    httpcore.ProxyError,
-)
-# HTTPError and not TransportError: it also covers a body that cannot be decoded, and hooks that raise for a status.
-_NO_ANSWER = (httpx.HTTPError, httpcore.NetworkError, httpcore.ProtocolError)
+_NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 
 
 class HttpxTransport:
@@ -36,126 +20,116 @@ class HttpxTransport:
 
     A client that is passed in keeps its own transport, proxies, TLS settings and event hooks, and stays the caller's
     to close. Without one, proxies (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY) and certificates (SSL_CERT_FILE,
-    SSL_CERT_DIR) come from the environment, as httpx reads them, and mocks for httpx such as respx work all the same.
+    SSL_CERT_DIR) come from the environment, and each call has a connection of its own: bytes that follow an answer
+    would be read as the answer to the next call, which cannot be seen from outside of httpx. A client that is passed
+    in reuses connections as its limits say.
 
     `timeout` bounds a call as a whole, in seconds; httpx's own time-outs, being per read, do not.
+
+    Raises:
+        ConfigurationError: SSL_CERT_FILE, the proxy or `base_url` cannot be used.
     """
 
     def __init__(
         self, base_url: str, *, timeout: float, connect_timeout: float, client: httpx.AsyncClient | None = None
     ) -> None:
+        url = origin(base_url)
         self._base_url = base_url
         self._timeout = timeout
-        self._client = client
-        self._connections = None if client is not None else _Connections(base_url, connect_timeout=connect_timeout)
+        self._is_closed = False
+        self._owns_client = client is None
+        self._client = client or _client(url, connect_timeout)
 
     async def request(
         self, method: str, path: str, *, body: bytes, headers: Mapping[str, str], bearer: SecretStr | None = None
     ) -> Answer:
         """See `Transport.request`."""
-        if bearer is not None:
-            headers = {**headers, "authorization": f"Bearer {bearer.get_secret_value()}"}
+        refuse_unsendable(path, headers, bearer)
+        if self._is_closed or self._client.is_closed:
+            raise ConnectFailed(path, "the httpx client is closed")
         try:
             async with asyncio.timeout(self._timeout):
-                if self._connections is not None:
-                    return await self._connections.request(method, path, body, headers)
-                return await self._through_client(method, path, body, headers)
-        except (TimeoutError, httpx.ReadTimeout, httpx.WriteTimeout):
-            raise NoAnswer(path, f"no answer within {self._timeout:g} s", timed_out=True) from None
-        except httpx.PoolTimeout:
-            raise Overloaded(path, "no free connection in the httpx client that was passed in") from None
-        except _NOTHING_SENT as error:
-            raise ConnectFailed(path, f"cannot connect to {self._base_url} ({type(error).__name__})") from error
-        except _NO_ANSWER as error:
-            raise NoAnswer(path, f"no whole answer came back ({type(error).__name__})") from error
+                return await self._send(method, path, body, headers, bearer)
+        except asyncio.CancelledError as error:
+            error.__context__ = None
+            raise error.with_traceback(None) from None
+        except (TimeoutError, httpx.HTTPError, httpx.StreamError) as error:
+            failure = self._failure(path, error)
+        # Not where the error was caught: the frames of httpx hold the request with its key, and an error that is
+        # chained to this one would carry them into error trackers. A cancellation leaves them behind as well.
+        raise failure
 
-    async def _through_client(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        assert self._client is not None  # noqa: S101 - for the type checker
-        # The client may carry credentials for other services; `auth=None` keeps them from replacing Autumn's key.
-        response = await self._client.request(
-            method, self._base_url + path, content=body or None, headers=headers, auth=None, follow_redirects=False
-        )
-        return Answer(response.status_code, response.headers, response.content)
+    def _failure(self, path: str, error: Exception) -> Unavailable:
+        kind = type(error).__name__
+        match error:
+            case TimeoutError() | httpx.ReadTimeout() | httpx.WriteTimeout():
+                return NoAnswer(path, f"no answer within {self._timeout:g} s", timed_out=True)
+            case httpx.PoolTimeout():
+                return Overloaded(path, "no free connection in the httpx client that was passed in")
+            case _ if isinstance(error, _NOTHING_SENT):
+                return ConnectFailed(path, f"cannot connect to {self._base_url} ({kind})")
+            case _:
+                # Also a body that breaks off, and hooks of the client that raise for a status.
+                return NoAnswer(path, f"no whole answer came back ({kind})")
+
+    async def _send(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str], bearer: SecretStr | None
+    ) -> Answer:
+        # The client may carry credentials for other services; they must not replace Autumn's key.
+        auth = None if bearer is None else _Bearer(bearer)
+        async with self._client.stream(
+            method,
+            self._base_url + path,
+            content=body or None,
+            headers={"accept-encoding": "identity", **headers},
+            auth=auth,
+            follow_redirects=False,
+        ) as response:
+            return Answer(response.status_code, _joined(response.headers), await _read(path, response))
 
     async def aclose(self) -> None:
         """Close the connections, unless they belong to a client that was passed in."""
-        if self._connections is not None:
-            await self._connections.aclose()
+        self._is_closed = True
+        if self._owns_client:
+            await self._client.aclose()
 
 
-class _Connections:
-    """Keep-alive connections to one origin, the last used first.
+class _Bearer(httpx.Auth):
+    """Adds the key where httpx adds credentials, so that no dictionary of headers holds it on the way."""
 
-    httpcore's pool looks at each of its connections for each request; taking the last one from a stack costs the same
-    however many there are. How many there are is bounded by who calls: one per call under way.
-    """
+    def __init__(self, bearer: SecretStr) -> None:
+        self._bearer = bearer
 
-    def __init__(self, base_url: str, *, connect_timeout: float) -> None:
-        url = httpx.URL(base_url)
-        self._url = httpcore.URL(base_url)
-        self._host = url.netloc
-        self._factory = _factory(url)
-        self._extensions = {"timeout": {"connect": connect_timeout}}
-        self._idle: deque[tuple[float, httpcore.AsyncConnectionInterface]] = deque()
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        request.headers["authorization"] = f"Bearer {self._bearer.get_secret_value()}"
+        yield request
 
-    async def request(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        url = self._url
-        raw_headers = [(b"host", self._host), (b"content-length", b"%d" % len(body))]
-        raw_headers += [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
-        request = httpcore.Request(
-            method,
-            httpcore.URL(scheme=url.scheme, host=url.host, port=url.port, target=path.encode("ascii")),
-            headers=raw_headers,
-            content=body,
-            extensions=self._extensions,
+
+def _client(url: httpx.URL, connect_timeout: float) -> httpx.AsyncClient:
+    try:
+        return httpx.AsyncClient(
+            verify=ssl_context(),
+            proxy=proxy_for(url),
+            trust_env=False,  # read above, so that it means the same to both transports
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+            timeout=httpx.Timeout(None, connect=connect_timeout),
         )
-        connection = await self._take()
-        try:
-            response = await connection.handle_async_request(request)
-            content = await response.aread()
-            await response.aclose()
-        except BaseException:
-            # Whatever it was, a cancellation too: the rest of an answer may still come on this connection.
-            await connection.aclose()
-            raise
-        await self._give_back(connection)
-        return Answer(
-            response.status,
-            {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers},
-            content,
-        )
-
-    async def _take(self) -> httpcore.AsyncConnectionInterface:
-        while self._idle:
-            idle_since, connection = self._idle.pop()
-            # Expired also means that the server has hung up meanwhile, as a restarted one has: nothing was sent, so
-            # nothing is lost by taking another one.
-            if time.monotonic() - idle_since < _KEEP_ALIVE_SECONDS and not connection.has_expired():
-                return connection
-            await connection.aclose()
-        return self._factory.create_connection(self._url.origin)
-
-    async def _give_back(self, connection: httpcore.AsyncConnectionInterface) -> None:
-        now = time.monotonic()
-        if not connection.is_closed():
-            self._idle.append((now, connection))
-        while self._idle and self._idle[0][0] < now - _KEEP_ALIVE_SECONDS:
-            await self._idle.popleft()[1].aclose()
-
-    async def aclose(self) -> None:
-        while self._idle:
-            await self._idle.pop()[1].aclose()
+    except ImportError as error:
+        raise ConfigurationError(f"the proxy cannot be used: {error}") from None
 
 
-def _factory(url: httpx.URL) -> httpcore.AsyncConnectionPool:
-    """Return a pool that is only asked to make connections: direct ones, or through the environment's proxy."""
-    ssl_context = httpx.create_ssl_context() if url.scheme == "https" else None
-    proxy = proxy_for(url)
-    if proxy is None:
-        return httpcore.AsyncConnectionPool(ssl_context=ssl_context)
-    kind = httpcore.AsyncSOCKSProxy if proxy.url.scheme.startswith("socks") else httpcore.AsyncHTTPProxy
-    return kind(
-        httpcore.URL(str(proxy.url)),
-        proxy_auth=proxy.raw_auth,
-        ssl_context=ssl_context,
-    )
+def _joined(headers: httpx.Headers) -> dict[str, str]:
+    # httpx joins the values of a name that comes more than once.
+    return {name.lower(): value for name, value in headers.items()}
+
+
+async def _read(path: str, response: httpx.Response) -> bytes:
+    if is_compressed(response.headers):
+        raise NoAnswer(path, "the answer is compressed")
+    parts, size = [], 0
+    async for part in response.aiter_bytes():
+        size += len(part)
+        if size > LARGEST_ANSWER:
+            raise NoAnswer(path, "the answer is too large")
+        parts.append(part)
+    return b"".join(parts)
