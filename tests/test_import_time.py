@@ -15,8 +15,6 @@ HEAVY = [
     "typer",
     "rich",
     "uvicorn",
-    "httptools",
-    "pyreqwest",
     "genai_prices",
     "pytest",
     "pygments",

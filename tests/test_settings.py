@@ -22,7 +22,7 @@ WRITTEN: dict[str, tuple[str, Any]] = {
     "base_url": ("http://127.0.0.1:8080/", "http://127.0.0.1:8080"),
     "emulator": ("true", True),
     "emulator_path": ("/var/autumn.db", Path("/var/autumn.db")),
-    "transport": ("reqwest", "reqwest"),
+    "transport": ("httpx", "httpx"),
     "timeout": ("1.5", 1.5),
     "connect_timeout": ("0.25", 0.25),
     "max_retries": ("0", 0),

@@ -21,7 +21,7 @@ def autumn() -> Iterator[respx.MockRouter]:
 
 @pytest.fixture
 def settings() -> AutumnSettings:
-    return AutumnSettings(_env_file=None, base_url=ORIGIN, secret_key=SecretStr(KEY))
+    return AutumnSettings(_env_file=None, base_url=ORIGIN, secret_key=SecretStr(KEY), transport="httpx")
 
 
 @pytest.fixture(params=["own connections", "a client passed in"])

@@ -4,14 +4,17 @@ import asyncio
 import contextlib
 import gc
 import socket
+import struct
+import threading
 import time
 import traceback
 from contextlib import AsyncExitStack
 
 import pytest
+from pydantic import SecretStr
 
-from fastapi_autumn.errors import ConnectFailed, NoAnswer, Unavailable
-from transports.scripted_server import HEADERS, KEY, Connection, post, serve
+from fastapi_autumn.errors import ConnectFailed, NoAnswer, RequestRejected, Unavailable
+from transports.scripted_server import HEADERS, KEY, Connection, post, read_request, serve, serve_in_a_thread
 
 
 async def test_request_and_answer_arrive_whole(connect):
@@ -338,3 +341,122 @@ async def test_connections_are_closed_with_the_transport(connect):
         async with asyncio.timeout(5):
             for _ in range(server.connections):
                 await ended.acquire()
+
+
+async def test_answer_without_a_length_ends_with_its_connection(connect):
+    """An old proxy that frames a body by hanging up is understood, and its connection not used again."""
+
+    async def handler(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.write(b"HTTP/1.1 200 OK\r\n\r\n" + b"{}")
+
+    async with serve(handler) as server, connect(server.url) as transport:
+        bodies = [(await post(transport)).body, (await post(transport)).body]
+
+    assert (bodies, server.connections) == ([b"{}", b"{}"], 2)
+
+
+async def test_answer_without_a_length_that_is_reset_is_no_answer(connect):
+    """Only a proper end makes such a body whole."""
+    has_read = threading.Event()
+
+    def handler(connection: socket.socket, number: int) -> None:
+        read_request(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + b"{")
+        has_read.wait(60)
+        # Without lingering, closing is a reset and not an end.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    with serve_in_a_thread(handler) as url:
+        async with connect(url) as transport:
+            call = asyncio.create_task(post(transport))
+            await asyncio.sleep(0.05)
+            has_read.set()
+            with pytest.raises(NoAnswer):
+                await call
+
+
+async def test_header_that_comes_twice_is_joined_and_trailers_are_passed_over(connect):
+    """What an answer says of itself is in its head; a trailer cannot change it."""
+
+    async def handler(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.write(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-A: 1\r\nX-A: 2\r\nRetry-After: 3\r\n\r\n"
+            b"2\r\n{}\r\n0\r\nRetry-After: 999\r\nX-A: 3\r\n\r\n"
+        )
+
+    async with serve(handler) as server, connect(server.url) as transport:
+        answer = await post(transport)
+
+    assert (answer.headers["x-a"], answer.headers["retry-after"]) == ("1, 2", "3")
+
+
+@pytest.mark.parametrize("value", ["a\r\nx-api-version: 1", "a\nb", "caf\xe9", "a\x00b", "a\ud800", " a", "a\t"])
+@pytest.mark.parametrize("where", ["idempotency-key", "path"])
+async def test_what_http_cannot_carry_is_refused_before_anything_is_sent(connect, where, value):
+    """A clear local no with the code that Autumn would give, and neither the value nor the key in it."""
+    async with serve() as server, connect(server.url) as transport:
+        path = f"/v1/{value}" if where == "path" else "/v1/x"
+        headers = HEADERS if where == "path" else {**HEADERS, where: value}
+        if where == "path" and value == " a":
+            path = "/v1/ a"
+        with pytest.raises(RequestRejected, match="Nothing was sent") as caught:
+            await transport.request("POST", path, body=b"", headers=headers, bearer=KEY)
+
+    assert (caught.value.status, caught.value.code, server.connections) == (400, "invalid_inputs", 0)
+    assert "am_sk_" not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_key_that_http_cannot_carry_is_refused_without_being_shown(connect):
+    """A key with a line break, as a file that was read carelessly has, is not sent and not shown."""
+    key = SecretStr(KEY.get_secret_value() + "\n")
+    async with serve() as server, connect(server.url) as transport:
+        with pytest.raises(RequestRejected, match="the secret key") as caught:
+            await transport.request("POST", "/v1/x", body=b"", headers=HEADERS, bearer=key)
+
+    assert server.connections == 0
+    assert KEY.get_secret_value() not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_closed_transport_sends_nothing(connect):
+    """A call that comes too late is told so at once."""
+    async with serve() as server, connect(server.url) as transport:
+        await post(transport)
+        await transport.aclose()
+        with pytest.raises(ConnectFailed, match="closed"):
+            await post(transport)
+
+    assert len(server.requests) == 1
+
+
+async def test_closing_ends_the_calls_under_way(connect, request):
+    """Their connections are closed with the others; an httpx client that was passed in is its owner's to close."""
+    if request.node.callspec.params["connect"] == "httpx_client":
+        return
+    arrived, ended = asyncio.Event(), asyncio.Event()
+
+    async def handler(connection: Connection) -> None:
+        await connection.read_request()
+        arrived.set()
+        await connection.reader.read()
+        ended.set()
+
+    async with serve(handler) as server, connect(server.url, timeout=60) as transport:
+        call = asyncio.create_task(post(transport))
+        await arrived.wait()
+        await transport.aclose()
+        with pytest.raises(NoAnswer) as caught:
+            await call
+        async with asyncio.timeout(30):
+            await ended.wait()
+
+    assert not caught.value.timed_out
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..b"])
+async def test_name_that_can_be_no_host_means_nothing_was_sent(connect, host):
+    """However the library under it complains."""
+    async with connect(f"http://{host}") as transport:
+        with pytest.raises(ConnectFailed):
+            await post(transport)

@@ -18,9 +18,10 @@ def origin(base_url: str) -> httpx.URL:
     """
     try:
         url = httpx.URL(base_url)
-    except httpx.InvalidURL as error:
+        is_origin = url.scheme in {"http", "https"} and bool(url.host)
+    except (httpx.InvalidURL, UnicodeError) as error:
         raise ConfigurationError(f"AUTUMN_BASE_URL has no host that can be called ({error}).") from None
-    if url.scheme not in {"http", "https"} or not url.host:
+    if not is_origin:
         raise ConfigurationError("AUTUMN_BASE_URL has to be an origin such as https://api.useautumn.com.")
     return url
 

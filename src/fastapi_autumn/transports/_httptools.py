@@ -150,10 +150,10 @@ class _Pool:
             # Whatever it was, a cancellation too: the rest of an answer may still come on this connection.
             connection.close()
             return
+        while self._idle and self._idle[0].idle_since < now - _KEEP_ALIVE_SECONDS:
+            self._idle.popleft().close()
         connection.idle_since = now
         self._idle.append(connection)
-        while self._idle[0].idle_since < now - _KEEP_ALIVE_SECONDS:
-            self._idle.popleft().close()
 
     def abort(self) -> None:
         self._idle.clear()
