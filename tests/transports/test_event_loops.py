@@ -25,7 +25,7 @@ def url():
             with connection:
                 try:
                     while True:
-                        connection.sendall(plain(read_request(connection)))
+                        connection.sendall(plain(read_request(connection) or b"{}"))
                 except ConnectionError:
                     return
 

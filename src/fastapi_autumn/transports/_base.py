@@ -1,12 +1,11 @@
 """What a transport is, and what all of them refuse."""
 
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import NamedTuple, Protocol
 
 from pydantic import SecretStr
 
-from fastapi_autumn.errors import rejection
+from fastapi_autumn.errors import UnsendableRequest
 
 __all__ = ["LARGEST_ANSWER", "Answer", "Transport", "is_compressed", "refuse_unsendable"]
 
@@ -36,7 +35,7 @@ class Transport(Protocol):
         Raises:
             ConnectFailed: Nothing was sent.
             Overloaded: Nothing was sent, because no connection was free.
-            RequestRejected: Nothing was sent, because HTTP cannot carry the path or a header.
+            UnsendableRequest: Nothing was sent, because HTTP cannot carry the path, a header or the key.
             NoAnswer: The request may have left; no whole answer came back in time.
         """
         ...
@@ -52,7 +51,7 @@ def refuse_unsendable(path: str, headers: Mapping[str, str], bearer: SecretStr |
     Line breaks in a value would be headers of somebody else's, and spaces around one do not survive the way.
 
     Raises:
-        RequestRejected: A 400 as Autumn would give; it names the header and never shows a value.
+        UnsendableRequest: It names the header and never shows a value.
     """
     if not _is_sendable(path) or " " in path:
         raise _unsendable(path, "the path")
@@ -67,9 +66,9 @@ def _is_sendable(text: str) -> bool:
     return text.isascii() and text.isprintable() and text == text.strip(" ")
 
 
-def _unsendable(path: str, what: str) -> Exception:
-    message = f"{what} has a character that HTTP does not carry; use printable ASCII. Nothing was sent."
-    return rejection(ascii(path)[1:-1], status=HTTPStatus.BAD_REQUEST, code="invalid_inputs", message=message)
+def _unsendable(path: str, what: str) -> UnsendableRequest:
+    reason = f"{what} has a character that HTTP does not carry; use printable ASCII. Nothing was sent."
+    return UnsendableRequest(f"{ascii(path)[1:-1]}: {reason}")
 
 
 def is_compressed(headers: Mapping[str, str]) -> bool:
