@@ -84,7 +84,7 @@ async def test_a_double_click_is_one_purchase(tmp_path):
 
 
 async def test_another_worker_recognises_the_second_click(tmp_path):
-    """Workers share no memory, but the customer's record shows a purchase of a moment ago."""
+    """Workers share no memory, but both send the key of the minute, and the record shows what the first bought."""
     shop = Shop(tmp_path)
     shop.app.include_router(shop.autumn.router(prefix="/other", customer=by_token))
     async with shop.calling() as client:
@@ -94,6 +94,34 @@ async def test_another_worker_recognises_the_second_click(tmp_path):
 
         assert second.status_code == 200
         assert await shop.bought() == 1
+
+
+async def test_a_double_click_over_the_end_of_a_minute_is_one_purchase(tmp_path, monkeypatch):
+    """When the key has changed between the clicks, the record tells another worker that the first was a moment ago."""
+    monkeypatch.setattr("fastapi_autumn._purchases._ONE_WISH_MS", 1)
+    shop = Shop(tmp_path)
+    shop.app.include_router(shop.autumn.router(prefix="/other", customer=by_token))
+    async with shop.calling() as client:
+        await shop.leave_card(client)
+        await buy(client)
+        second = await client.post("/other/attach", json=TOP_UP, headers=ADA)
+
+        assert second.status_code == 200
+        assert shop.way.calls.count("billing.attach") == 1
+        assert await shop.bought() == 1
+
+
+async def test_another_amount_is_another_wish(tmp_path, monkeypatch):
+    """500 credits and then 1,000 are 1,500, without a key and within a minute."""
+    # Where a minute changes, a purchase of a moment ago counts whatever its amount; not here.
+    monkeypatch.setattr("fastapi_autumn._purchases._DOUBLE_CLICK_MS", 0)
+    shop = Shop(tmp_path)
+    async with shop.calling() as client:
+        await shop.leave_card(client)
+        assert (await buy(client)).status_code == 200
+        assert (await buy(client, feature_quantities={"ai_credits": 1_000})).status_code == 200
+
+        assert await shop.bought() == 3
 
 
 async def test_two_wishes_are_two_purchases(tmp_path):

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from ._scope import Runtime
 from .client import Operations
-from .errors import RequestRejected, Unavailable, Uncertain
+from .errors import DuplicateRequest, RequestRejected, Unavailable, Uncertain
 from .models import AttachResult, Customer, CustomerRecord, EntityRecord, Plan, Purchase, Subscription
 
 __all__ = ["Cached", "Offer", "Purchases", "Wish", "is_free"]
@@ -21,11 +21,11 @@ _V = TypeVar("_V")
 
 _FRESH_SECONDS = 60.0
 _AT_MOST_ONCE_IN_SECONDS = 1.0
-_ONE_CLICK_MS = 60_000
-_DOUBLE_CLICK_SECONDS = 5.0
+_ONE_WISH_MS = 60_000
+_DOUBLE_CLICK_MS = 5_000
+_CLOCK_SLACK_MS = 2_000
 _UNKNOWN_SECONDS = 600.0
 _KEY_SECONDS = 24 * 3600.0
-_CLOCK_SLACK_MS = 2_000
 _REMEMBERED = 10_000
 
 
@@ -135,21 +135,26 @@ class Wish:
         return hashlib.sha256(named.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
+_Bought = frozenset[tuple[str, int]]
+"""What a record shows of one plan: each subscription or purchase, and when it began."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """An attempt whose outcome is unknown: the key it was made under, since when, and how long that matters."""
+    """An attempt whose outcome is unknown: its key, what was there before it, and how long it is remembered."""
 
     key: str
-    since_ms: int
+    before: _Bought
     until: float
 
 
 class Purchases:
     """Makes one purchase of one wish: of a double click, of a second try after a lost answer, of two tabs.
 
-    Clicks at the same time share one call to Autumn. A purchase of the same plan less than a minute old, or one whose
-    outcome was unknown and which the customer's record shows since, is the answer to a second click. A call to Autumn
-    carries a key that stays the same until its outcome is known, so that a second one cannot begin beside the first.
+    Clicks at the same time share one call to Autumn, and one soon after has the same answer. Where processes share no
+    memory, both send Autumn the same key: it names the wish and the minute. After an unknown outcome the customer's
+    record is compared with the one before; the key stays the same until the outcome is known, so that a second purchase
+    cannot begin beside the first.
     """
 
     def __init__(self) -> None:
@@ -178,19 +183,17 @@ class Purchases:
         return await asyncio.shield(task)
 
     async def _buy(self, runtime: Runtime, customer: Customer, wish: Wish, signature: str) -> AttachResult:
-        now = asyncio.get_running_loop().time()
-        now_ms = runtime.client.now_ms()
-        attempt = self._unknown.get(signature)
-        looks_back_to = None if wish.key else now_ms - _ONE_CLICK_MS
-        if attempt is not None and now < attempt.until:
-            looks_back_to = attempt.since_ms
-        else:
-            key = signature if wish.key else f"{signature}:{now_ms}"
-            attempt = _Attempt(key, now_ms - _CLOCK_SLACK_MS, now + _UNKNOWN_SECONDS)
-        record = await _record(runtime, customer, wish)
-        if looks_back_to is not None and _has_bought(record, wish, since_ms=looks_back_to):
-            self._unknown.pop(signature, None)
-            return AttachResult(customer_id=customer.id)
+        now, now_ms = asyncio.get_running_loop().time(), runtime.client.now_ms()
+        bought = await _bought(runtime, customer, wish)
+        attempt = self._unknown.pop(signature, None)
+        if attempt is None or now >= attempt.until:
+            if not wish.key and now_ms % _ONE_WISH_MS < _DOUBLE_CLICK_MS and _since(bought, now_ms - _DOUBLE_CLICK_MS):
+                # The minute has just changed, and with it the key: this is the second click of the minute before.
+                return AttachResult(customer_id=customer.id)
+            key = signature if wish.key else f"{signature}:{now_ms // _ONE_WISH_MS}"
+            attempt = _Attempt(key, bought, now + _UNKNOWN_SECONDS)
+        elif bought - attempt.before:
+            return self._answer(signature, wish, AttachResult(customer_id=customer.id))
         try:
             result = await runtime.client.front_end.billing.attach(
                 customer.id,
@@ -200,40 +203,55 @@ class Purchases:
                 feature_quantities=wish.feature_quantities,
                 idempotency_key=attempt.key,
             )
-        except Uncertain:
+        except Uncertain as error:
             _put(self._unknown, signature, attempt)
-            if not await self._was_bought_after_all(runtime, customer, wish, attempt.since_ms):
+            # A key that Autumn has had is that of a click of the last minute, perhaps in another process.
+            since_ms = now_ms - _ONE_WISH_MS - _CLOCK_SLACK_MS if isinstance(error, DuplicateRequest) else None
+            if not await self._was_bought_after_all(runtime, customer, wish, attempt, since_ms):
                 raise
+            del self._unknown[signature]
             result = AttachResult(customer_id=customer.id)
-        self._unknown.pop(signature, None)
+        return self._answer(signature, wish, result)
+
+    def _answer(self, signature: str, wish: Wish, result: AttachResult) -> AttachResult:
+        """Remember an answer, for the clicks that follow, as long as they mean the same."""
         if result.required_action is None:
-            _put(self._answered, signature, (result, now + (_KEY_SECONDS if wish.key else _DOUBLE_CLICK_SECONDS)))
+            click_ms = _DOUBLE_CLICK_MS if result.payment_url else _ONE_WISH_MS
+            until = asyncio.get_running_loop().time() + (_KEY_SECONDS if wish.key else click_ms / 1000)
+            _put(self._answered, signature, (result, until))
         return result
 
-    async def _was_bought_after_all(self, runtime: Runtime, customer: Customer, wish: Wish, since_ms: int) -> bool:
+    async def _was_bought_after_all(
+        self, runtime: Runtime, customer: Customer, wish: Wish, attempt: _Attempt, since_ms: int | None
+    ) -> bool:
         try:
-            record = await _record(runtime, customer, wish)
+            bought = await _bought(runtime, customer, wish)
         except (Unavailable, RequestRejected):
             return False
-        return _has_bought(record, wish, since_ms=since_ms)
+        return bool(bought - attempt.before) or (since_ms is not None and _since(bought, since_ms))
 
 
-async def _record(runtime: Runtime, customer: Customer, wish: Wish) -> CustomerRecord | EntityRecord:
+async def _bought(runtime: Runtime, customer: Customer, wish: Wish) -> _Bought:
+    """Look at what the customer has of the plan, and create them if need be."""
+    record: CustomerRecord | EntityRecord
     if wish.entity_id is None:
-        # Not one that is under way: it may have been read before the purchase was made.
-        return await runtime.client.front_end.customers.get_or_create(customer)
-    await runtime.customers.exists(customer)
-    return await runtime.client.front_end.entities.get(customer.id, wish.entity_id)
-
-
-def _has_bought(record: CustomerRecord | EntityRecord, wish: Wish, *, since_ms: int) -> bool:
-    """Tell whether the record shows the plan, begun since. An entity's record also shows the plans of its customer."""
-    bought: list[Subscription | Purchase] = [*record.subscriptions, *record.purchases]
-    level = "customer" if wish.entity_id is None else "entity"
-    return any(
-        one.plan_id == wish.plan_id and one.scope in {None, level} and (one.started_at or 0) >= since_ms
-        for one in bought
+        # Not a confirmation that is under way: it may have been read before the purchase was made.
+        record, level = await runtime.client.front_end.customers.get_or_create(customer), "customer"
+    else:
+        await runtime.customers.exists(customer)
+        record = await runtime.client.front_end.entities.get(customer.id, wish.entity_id)
+        # An entity's record also shows the plans of its customer.
+        level = "entity"
+    found: list[Subscription | Purchase] = [*record.subscriptions, *record.purchases]
+    return frozenset(
+        (type(one).__name__, one.started_at or 0)
+        for one in found
+        if one.plan_id == wish.plan_id and one.scope in {None, level}
     )
+
+
+def _since(bought: _Bought, since_ms: int) -> bool:
+    return any(started_at >= since_ms for _, started_at in bought)
 
 
 def _put(memory: dict[str, _V], signature: str, value: _V) -> None:

@@ -216,7 +216,7 @@ def _add_changes(
     ) -> AttachResult:
         """Put the customer on a plan, or say where they go to pay for it.
 
-        Two clicks are one purchase. The same plan twice within a minute is, too, unless each has its own
+        Two clicks are one purchase. The same plan and amount twice within a minute is, too, unless each has its own
         `Idempotency-Key`.
         """
         success_url = safe_url(request, body.success_url, "success_url")
