@@ -8,7 +8,6 @@ opened it.
 import asyncio
 import contextlib
 import gc
-import itertools
 import os
 import socket
 import sqlite3
@@ -16,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -85,17 +85,26 @@ class _LeakCheck:
     def _left(self) -> list[str]:
         deadline = time.monotonic() + self._grace_seconds
         while True:
-            left = [what for key, what in _open().items() if key not in self._known]
+            left = [what for key, what in _open().items() if key not in self._known and not self._extends_known(key)]
             if not left or time.monotonic() > deadline:
                 return sorted(left)
             gc.collect()
             time.sleep(0.01)
 
+    def _extends_known(self, key: Any) -> bool:
+        """Tell whether it is one more connection, or its thread, of a pool of a fixture of a wider scope."""
+        opened = next((one for one in _connections if key in {one, one.thread}), None)
+        return (
+            opened is not None
+            and opened.database != ":memory:"
+            and any(isinstance(known, _Opened) and known.database == opened.database for known in self._known)
+        )
+
 
 def _open() -> dict[Any, str]:
     """Everything that is open, by its identity."""
     threads = {thread: f"the thread {thread.name!r}" for thread in threading.enumerate()}
-    return threads | _sockets() | _connections
+    return threads | _sockets() | {one: f"the connection to {one.database} ({one.where})" for one in list(_connections)}
 
 
 def _sockets() -> dict[Any, str]:
@@ -126,10 +135,18 @@ def _describe_address(address: Any) -> str:
     return ":".join(map(str, address[:2])) if isinstance(address, tuple) else str(address or "without a name")
 
 
-# SQLite's connections, each numbered, with the line that opened it. One that is dropped without `close` stays here: it
-# depends on the garbage collector when it ends. Connections to other databases are sockets.
-_connections: dict[Any, str] = {}
-_numbers = itertools.count()
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    """A connection that SQLite has open."""
+
+    database: str
+    where: str
+    thread: threading.Thread
+
+
+# One that is dropped without `close` stays here: it depends on the garbage collector when it ends. Connections to other
+# databases are sockets.
+_connections: set[_Opened] = set()
 _real_connect = sqlite3.connect
 
 _LIVES_WITH_ITS_OWNER = "Autumn.emulator"
@@ -137,24 +154,24 @@ _LIVES_WITH_ITS_OWNER = "Autumn.emulator"
 
 
 class _Connection(sqlite3.Connection):
-    number = -1
+    opened: _Opened | None = None
 
     def close(self) -> None:
         super().close()
-        _connections.pop(self.number, None)
+        _connections.discard(self.opened)
 
 
 def _connect(*arguments: Any, **options: Any) -> sqlite3.Connection:
     connection = _real_connect(*arguments, **{"factory": _Connection} | options)
     callers = list(_callers())
     if isinstance(connection, _Connection) and all(code.co_qualname != _LIVES_WITH_ITS_OWNER for code, _ in callers):
-        connection.number = next(_numbers)
-        # The innermost line of this project, or else the innermost one of all.
+        # The innermost line of the tests, or else the innermost one of all.
         ours = [(code, line) for code, line in callers if code.co_filename.startswith(_root + "/tests")]
         code, line = (ours or callers)[0]
+        database = str(next(iter(arguments), options.get("database")))
         where = f"{_short(code.co_filename)}:{line}, in {threading.current_thread().name}"
-        database = next(iter(arguments), options.get("database"))
-        _connections[connection.number] = f"the connection to {database} ({where})"
+        connection.opened = _Opened(database, where, threading.current_thread())
+        _connections.add(connection.opened)
     return connection
 
 

