@@ -35,7 +35,7 @@ def ordered(*entitlements):
 
 def window(left, *, of_balance=True):
     """Make a usage limit with this much left."""
-    return Window("credits||", "credits", of_balance, 0, Decimal(left))
+    return Window("credits||", "credits", of_balance, "day 0", Decimal(left))
 
 
 def moved(moves):

@@ -24,7 +24,7 @@ def test_nearly_every_field_agrees(tallies):
     """At least 99.5 % of all fields agree, the accepted deviations counted as differences."""
     fields = sum(tally.fields for tally in tallies.values())
     differing = sum(tally.differing for tally in tallies.values())
-    assert fields > 39_000
+    assert fields > 126_000
     assert differing / fields < 0.005
 
 

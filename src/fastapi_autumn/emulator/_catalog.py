@@ -50,10 +50,10 @@ class Catalog:
         raise not_found("product", plan_id)
 
     def sorted_plans(self) -> list[Document]:
-        """List the newest versions as plans.list orders them: by group, plans before add-ons, by price."""
+        """List the newest versions as Autumn does: by group, plans before add-ons, by price, the newest first."""
         return sorted(
             self.plans.values(),
-            key=lambda plan: (plan["group"] or "", plan["add_on"], total_price(plan), plan["created_at"]),
+            key=lambda plan: (plan["group"] or "", plan["add_on"], total_price(plan), -plan["created_at"]),
         )
 
 

@@ -59,16 +59,16 @@ def limits(
                 spend[key] = _spend_limit(customer, item)
         for item in _in_force(customer, catalog, "usage_limits", key, entity_id):
             if item["enabled"] and _fits(item, properties):
-                start = _window_start(customer, catalog, item, now)
+                period = _period(customer, catalog, item, now)
                 left = max(ZERO, amount(item["limit"]) - window_usage(customer, catalog, item, now))
-                windows.append(Window(_window_key(item), key, key in catalog.credit_systems, start, left))
+                windows.append(Window(_window_key(item), key, key in catalog.credit_systems, period, left))
     return Limits(overage, spend, windows, allocated)
 
 
 def window_usage(customer: Customer, catalog: Catalog, limit: Document, now: int) -> Decimal:
     """Return what was used of a feature since the window of a usage limit began."""
     window = customer.windows.get(_window_key(limit))
-    if window is None or window["start"] != _window_start(customer, catalog, limit, now):
+    if window is None or window["period"] != _period(customer, catalog, limit, now):
         return ZERO
     return amount(window["used"])
 
@@ -92,9 +92,10 @@ def uncount_usage(customer: Customer, windows: Iterable[Window], undone: Sequenc
 
 
 def shown(customer: Customer, catalog: Catalog, now: int, entity: Document | None = None) -> Document:
-    """Show controls as the API does: with what was used of each usage limit, and where an entry comes from."""
+    """Show a customer's or an entity's controls as the API does: with what was used of each usage limit."""
     own = customer.billing_controls if entity is None else entity.get("billing_controls") or {}
-    found: Document = {kind: [{**item, "source": "customer"} for item in items] for kind, items in own.items()}
+    source = {"source": "customer"} if entity is None else {}
+    found: Document = {kind: [item | source for item in items] for kind, items in own.items()}
     for item in found.get("usage_limits") or []:
         scoped = item if entity is None else item | {"entity_id": entity["id"]}
         usage = window_usage(customer, catalog, scoped, now)
@@ -153,12 +154,12 @@ def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _window_start(customer: Customer, catalog: Catalog, limit: Document, now: int) -> int:
-    """Say when the window around `now` began: in step with the balance's own resets, or with the calendar (UTC)."""
+def _period(customer: Customer, catalog: Catalog, limit: Document, now: int) -> str:
+    """Name the window around `now`, which is in step with the balance's own resets, or with the calendar (UTC)."""
+    interval = limit["interval"]
     anchor = None if limit.get("anchor") == "utc" else _anchor(customer, catalog, limit["feature_id"])
-    if anchor is None:
-        return calendar_start(limit["interval"], now)
-    return window_start(anchor, limit["interval"], now)
+    start = calendar_start(interval, now) if anchor is None else window_start(anchor, interval, now)
+    return f"{interval} {start}"
 
 
 def _anchor(customer: Customer, catalog: Catalog, feature_id: str) -> int | None:
@@ -179,8 +180,8 @@ def _anchor(customer: Customer, catalog: Catalog, feature_id: str) -> int | None
 def _add_to_window(customer: Customer, window: Window, units: Decimal) -> None:
     if units:
         kept = customer.windows.get(window.key)
-        used = amount(kept["used"]) if kept is not None and kept["start"] == window.start else ZERO
-        customer.windows[window.key] = {"start": window.start, "used": str(max(ZERO, used + units))}
+        used = amount(kept["used"]) if kept is not None and kept["period"] == window.period else ZERO
+        customer.windows[window.key] = {"period": window.period, "used": str(max(ZERO, used + units))}
 
 
 def _of_plans(customer: Customer, catalog: Catalog) -> Iterable[Document]:

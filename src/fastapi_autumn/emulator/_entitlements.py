@@ -69,14 +69,8 @@ class Entitlement:
 
     @property
     def is_spent(self) -> bool:
-        """Whether Autumn forgets it: it came with no plan, is used up to zero, and nothing will fill it again."""
-        return (
-            self.product_id is None
-            and self.balance == 0
-            and self.next_reset_at is None
-            and not self.unlimited
-            and not self.boolean
-        )
+        """Whether Autumn forgets it: it came with no plan and is used up, whether or not it would be filled again."""
+        return self.product_id is None and self.balance == 0 and not self.unlimited and not self.boolean
 
     @property
     def is_usage_based(self) -> bool:
@@ -125,7 +119,7 @@ class Move:
 
 @dataclass(slots=True)
 class Window:
-    """What a usage limit leaves in the window that began at `start`, and what was taken from it by now (`used`).
+    """What a usage limit leaves in its window, and what was taken from it by now (`used`); `period` names the window.
 
     One on a credit system counts credits that leave a balance of that system (`of_balance`); one on any other feature
     counts units of that feature, whatever pays for them.
@@ -134,7 +128,7 @@ class Window:
     key: str
     feature_id: str
     of_balance: bool
-    start: int
+    period: str
     left: Decimal
     used: Decimal = ZERO
 

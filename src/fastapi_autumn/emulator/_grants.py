@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 
 from fastapi_autumn.emulator._clock import next_after
 from fastapi_autumn.emulator._customer import AttachedPlan
@@ -43,6 +43,12 @@ def entitlements_of(
     return made
 
 
+def bought(units: Decimal, price: Document | None) -> Decimal:
+    """Round units that are bought in advance up to whole packs."""
+    pack = amount((price or {}).get("billing_units") or 1)
+    return max(Decimal(0), (units / pack).to_integral_value(ROUND_CEILING) * pack)
+
+
 def is_prepaid(item: Document) -> bool:
     """Whether an item is bought in advance, in a quantity that the customer chooses."""
     return bool(item["price"]) and item["price"]["billing_method"] == "prepaid"
@@ -53,15 +59,16 @@ def entitlement(
 ) -> Entitlement:
     """Make one entitlement from an item of a plan, or from balances.create, which has the same fields.
 
-    `quantity` is the whole number of units that a prepaid item was bought for, what is included counted in.
+    `quantity` is the whole number of units that a prepaid item was bought for, what is included counted in. Units are
+    sold in packs, so a part of a pack is a whole one.
     """
     reset = item.get("reset") or {}
     interval = reset.get("interval")
     resets = interval is not None and interval != "one_off"
     count = reset.get("interval_count") or 1
     included = amount(item["included"])
-    prepaid = max(Decimal(0), amount(quantity) - included)
     price = item.get("price")
+    prepaid = bought(amount(quantity) - included, price)
     return Entitlement(
         id=identifier,
         feature_id=feature["id"],

@@ -88,12 +88,50 @@ def cancel(store: Store, catalog: Catalog, customer: Customer, attached: Attache
             customer.plans.remove(follower)
             _start(store, catalog, customer, follower, catalog.plan(follower.plan_id, follower.version))
             return
-    if attached.add_on or attached.one_off or attached.entity_id:
-        return
+    plan = None if attached.entity_id else automatic_plan(catalog, attached)
+    if plan is not None:
+        attach(store, catalog, customer, plan, now=now)
+
+
+def automatic_plan(catalog: Catalog, attached: AttachedPlan) -> Document | None:
+    """Return the plan that a customer gets when this one ends: the group's automatic one, unless it is that itself."""
+    if attached.add_on or attached.one_off:
+        return None
     for plan in catalog.plans.values():
         if plan["auto_enable"] and not plan["archived"] and plan["group"] == attached.group:
-            attach(store, catalog, customer, plan, now=now)
-            return
+            return None if plan["id"] == attached.plan_id else plan
+    return None
+
+
+def end_with_cycle(catalog: Catalog, attached: AttachedPlan, now: int) -> None:
+    """Let a plan end with its cycle; one that is not billed here ends a whole cycle from now."""
+    price = catalog.plan(attached.plan_id, attached.version)["price"]
+    interval = "month" if price is None or price["interval"] == "one_off" else price["interval"]
+    attached.canceled_at = now
+    attached.expires_at = attached.period_end or add_interval(now, interval)
+
+
+def schedule(
+    store: Store,
+    customer: Customer,
+    current: AttachedPlan,
+    plan: Document,
+    quantities: dict[str, float] | None = None,
+) -> None:
+    """Let a plan start when the current one ends, in the place of whatever was to start then."""
+    follower = new_plan(store, plan, now=current.expires_at or 0, quantities=quantities, entity_id=current.entity_id)
+    follower.status = "scheduled"
+    unschedule(customer, follower.group, follower.entity_id)
+    customer.plans.append(follower)
+
+
+def unschedule(customer: Customer, group: str | None, entity_id: str | None) -> None:
+    """Forget what was to start later in a group."""
+    customer.plans = [
+        plan
+        for plan in customer.plans
+        if plan.status != "scheduled" or plan.group != group or plan.entity_id != entity_id
+    ]
 
 
 def catch_up(store: Store, catalog: Catalog, customer: Customer, now: int) -> bool:
@@ -130,6 +168,8 @@ def _start(store: Store, catalog: Catalog, customer: Customer, attached: Attache
     before = customer.entitlements
     if replaced is not None:
         end(customer, replaced)
+    if not attached.add_on and not attached.one_off:
+        unschedule(customer, attached.group, attached.entity_id)
     made = entitlements_of(plan, attached, catalog.features, customer.entities, store.new_id)
     _carry_over(before, customer.entitlements, made, catalog)
     customer.plans.append(attached)

@@ -154,9 +154,7 @@ class Meter:
 
     def balance(self, feature_id: str, *, expand: bool = False) -> Document | None:
         """Show the balance of a feature."""
-        return _shapes.balance(
-            self.call.catalog, self.customer, feature_id, now=self.call.now, entity_id=self.entity_id, expand=expand
-        )
+        return _shapes.balance(self.call.catalog, self.customer, feature_id, entity_id=self.entity_id, expand=expand)
 
     def balances(self) -> Document | None:
         """Show the balances of the feature and of its credit systems; None where there are no such systems."""

@@ -25,7 +25,8 @@ def read_plan(fields: Fields, catalog: Catalog, *, now: int, before: Document | 
         items = [_read_item(item) for item in fields.objects("items")]
         fields.check()
         plan["items"] = sorted(
-            (_complete_item(item, catalog) for item in items), key=lambda item: str(item["feature_id"])
+            (_complete_item(item, catalog) for item in items),
+            key=lambda item: (item["price"] is None, str(item["feature_id"])),
         )
     if "free_trial" in fields:
         plan.pop("free_trial", None)
@@ -234,8 +235,10 @@ def _complete_item(item: Document, catalog: Catalog) -> Document:
     reset, price = item["reset"], item["price"]
     if reset and price and price["billing_method"] != "prepaid" and reset["interval"] != price["interval"]:
         raise invalid_inputs("items: reset.interval and price.interval can only differ for prepaid prices.")
-    if feature["type"] == "boolean" or item["unlimited"]:
+    if feature["type"] == "boolean":
         reset = None
+    elif feature["consumable"] and item["unlimited"]:
+        reset = {"interval": "one_off"}
     elif item["reset"] is None and feature["consumable"]:
         cycle = item["price"] or {"interval": "one_off"}
         reset = {key: cycle[key] for key in ("interval", "interval_count") if key in cycle}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from fastapi_autumn.emulator import _display
-from fastapi_autumn.emulator._catalog import Catalog, is_free, is_one_off
+from fastapi_autumn.emulator._catalog import Catalog, is_free, is_one_off, total_price
 from fastapi_autumn.emulator._customer import Customer
+from fastapi_autumn.emulator._grants import is_prepaid
 from fastapi_autumn.emulator._store import Document
 
 
@@ -13,13 +14,17 @@ def preview(catalog: Catalog, customer: Customer, feature_id: str) -> Document:
     costs = list(catalog.costs[feature_id])
     # The preview speaks of the credit system, where there is one.
     shown = catalog.feature(costs[1] if len(costs) > 1 else feature_id)
-    attached = {plan.plan_id for plan in customer.plans if plan.status == "active" and not plan.one_off}
+    attached = {plan.plan_id for plan in customer.plans if not plan.one_off}
+    main = [catalog.plan(plan.plan_id, plan.version) for plan in customer.plans if not plan.add_on]
+    cheapest = min((total_price(plan) for plan in main), default=None)
     offers = [
         plan
         for plan in catalog.sorted_plans()
         if plan["id"] not in attached
         and not plan["archived"]
         and any(item["feature_id"] == shown["id"] for item in plan["items"])
+        # A main plan is offered unless it is cheaper than all that the customer has.
+        and (plan["add_on"] or cheapest is None or total_price(plan) >= cheapest)
     ]
     offers.sort(key=lambda plan: plan["add_on"])
     plans = [plan["name"] for plan in offers if not plan["add_on"]]
@@ -36,8 +41,9 @@ def preview(catalog: Catalog, customer: Customer, feature_id: str) -> Document:
         aim = "use this feature"
     if plans:
         message += f" Please upgrade to {plans[0]} to {aim}."
-        title = f"Upgrade to {plans[0]}"
-        if add_ons and held:
+        first = next(plan for plan in offers if not plan["add_on"])
+        title = f"Start trial for {plans[0]}" if first.get("free_trial") else f"Upgrade to {plans[0]}"
+        if add_ons:
             message += f" Alternatively, you can purchase the {add_ons[0]} add on."
     elif add_ons:
         message += f" Please purchase the {add_ons[0]} add on to {aim}."
@@ -52,7 +58,7 @@ def preview(catalog: Catalog, customer: Customer, feature_id: str) -> Document:
         "feature_id": shown["id"],
         "feature_name": name,
         "products": [_product(catalog, plan) for plan in offers],
-        "upgrade_product_id": offers[0]["id"] if plans else None,
+        "upgrade_product_id": offers[0]["id"] if offers else None,
     }
 
 
@@ -75,6 +81,7 @@ def _product(catalog: Catalog, plan: Document) -> Document:
     trial = plan.get("free_trial")
     cycles = [item["price"]["interval"] for item in plan["items"] if item["price"]]
     cycle = price["interval"] if price else next((cycle for cycle in cycles if cycle != "one_off"), None)
+    updateable = not is_one_off(plan) and any(is_prepaid(item) for item in plan["items"])
     properties: Document = {"is_free": is_free(plan), "is_one_off": is_one_off(plan)}
     if cycle and cycle != "one_off":
         properties["interval_group"] = cycle
@@ -101,7 +108,7 @@ def _product(catalog: Catalog, plan: Document) -> Document:
         "base_variant_id": plan["base_variant_id"],
         "billing_controls": plan["billing_controls"],
         "scenario": "new",
-        "properties": properties | {"has_trial": trial is not None, "updateable": False},
+        "properties": properties | {"has_trial": trial is not None, "updateable": updateable},
     }
 
 
@@ -138,9 +145,18 @@ def _item(catalog: Catalog, item: Document, plan: Document) -> Document:
             ]
         else:
             shown["price"] = price["amount"]
-        if price["billing_method"] == "prepaid":
-            shown["config"] = {"on_increase": "prorate_immediately", "on_decrease": "prorate_immediately"}
-    return shown
+    config: Document = {}
+    if price and price["billing_method"] == "prepaid":
+        config |= {"on_increase": "prorate_immediately", "on_decrease": "prorate_immediately"}
+    if "rollover" in item:
+        kept = item["rollover"]
+        config["rollover"] = {
+            "max": kept["max"],
+            "max_percentage": kept["max_percentage"],
+            "duration": kept["expiry_duration_type"],
+            "length": kept["expiry_duration_length"],
+        }
+    return shown | {"config": config} if config else shown
 
 
 def _feature(feature: Document, kind: str) -> Document:

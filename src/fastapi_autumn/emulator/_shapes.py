@@ -8,9 +8,9 @@ from typing import Any
 
 from fastapi_autumn.emulator import _controls
 from fastapi_autumn.emulator._balances import in_order
-from fastapi_autumn.emulator._catalog import Catalog
+from fastapi_autumn.emulator._catalog import Catalog, is_free
 from fastapi_autumn.emulator._customer import AttachedPlan, Customer
-from fastapi_autumn.emulator._entitlements import ZERO, Entitlement, Limits, Move, Slot, rounded, slots_of
+from fastapi_autumn.emulator._entitlements import ZERO, Entitlement, Move, Slot, rounded, slots_of
 from fastapi_autumn.emulator._store import Document
 
 # JavaScript, which wrote the recordings, prints larger numbers with an exponent.
@@ -38,7 +38,7 @@ def customer(catalog: Catalog, who: Customer, *, now: int, env: str, expand: Ite
         "metadata": who.metadata,
         "send_email_receipts": who.send_email_receipts,
         "billing_controls": _controls.shown(who, catalog, now),
-        **_holdings(catalog, who, now, wanted, None),
+        **_holdings(catalog, who, wanted, None),
         "config": who.config,
     }
     shown["licenses"] = []
@@ -71,27 +71,24 @@ def entity(
         del head["feature_id"]
     return {
         **head,
-        **_holdings(catalog, who, now, set(expand), item["id"]),
-        "billing_controls": item.get("billing_controls", {}),
+        **_holdings(catalog, who, set(expand), item["id"]),
+        "billing_controls": _controls.shown(who, catalog, now, item),
     }
 
 
 def balance(
-    catalog: Catalog, who: Customer, feature_id: str, *, now: int, entity_id: str | None = None, expand: bool = False
+    catalog: Catalog, who: Customer, feature_id: str, *, entity_id: str | None = None, expand: bool = False
 ) -> Document | None:
     """Show the balance of one feature, or None if the customer has none."""
-    slots = in_order(
-        slots_of(who.metered([feature_id]), entity_id), credit_systems=catalog.credit_systems, entity_id=entity_id
-    )
+    held = who.metered([feature_id])
+    slots = slots_of(held, entity_id)
+    if entity_id is None:
+        # What is kept per entity is shown, and grants nothing, while there is no entity.
+        slots += [Slot(item, "") for item in held if item.entity_feature_id is not None and not item.entities]
+    slots = in_order(slots, credit_systems=catalog.credit_systems, entity_id=entity_id)
     if not slots:
         return None
-    return _balance(
-        catalog.features.get(feature_id, {}),
-        feature_id,
-        slots,
-        _controls.limits(who, catalog, now, feature_ids=[feature_id], entity_id=entity_id),
-        expand=expand,
-    )
+    return _balance(catalog.features.get(feature_id, {}), feature_id, slots, expand=expand)
 
 
 def flag(held: Entitlement) -> Document:
@@ -194,13 +191,19 @@ def check_1_2(catalog: Catalog, answer: Document, feature_id: str) -> Document:
     return body
 
 
-def _holdings(catalog: Catalog, who: Customer, now: int, wanted: set[str], entity_id: str | None) -> Document:
+def _holdings(catalog: Catalog, who: Customer, wanted: set[str], entity_id: str | None) -> Document:
     plans = [plan for plan in who.plans if plan.entity_id in (None, entity_id)]
-    plans.sort(key=lambda plan: (plan.add_on, -plan.started_at, plan.plan_id))
+    plans.sort(
+        key=lambda plan: (
+            is_free(catalog.plan(plan.plan_id, plan.version)),
+            plan.add_on,
+            -plan.started_at,
+            plan.plan_id,
+        )
+    )
     feature_ids = dict.fromkeys(held.feature_id for held in who.entitlements if not held.boolean)
     balances = {
-        key: balance(catalog, who, key, now=now, entity_id=entity_id, expand="balances.feature" in wanted)
-        for key in feature_ids
+        key: balance(catalog, who, key, entity_id=entity_id, expand="balances.feature" in wanted) for key in feature_ids
     }
     flags: Document = {}
     for held in who.entitlements:
@@ -260,13 +263,12 @@ def _entity_head(who: Customer, item: Document, env: str) -> Document:
     }
 
 
-def _balance(feature: Document, feature_id: str, slots: list[Slot], limits: Limits, *, expand: bool) -> Document:
+def _balance(feature: Document, feature_id: str, slots: list[Slot], *, expand: bool) -> Document:
     unlimited = [slot for slot in slots if slot.entitlement.unlimited]
     shown_slots = unlimited or slots
     parts = _breakdown(shown_slots)
     resets = [slot.entitlement.next_reset_at for slot in shown_slots if slot.entitlement.next_reset_at is not None]
     usage_based = [slot.entitlement for slot in shown_slots if slot.entitlement.is_usage_based]
-    control = limits.overage_allowed.get(feature_id)
     granted = sum((part[1] for part in parts), ZERO)
     left = sum((part[2] for part in parts), ZERO)
     positive = sum((max(ZERO, part[2]) for part in parts), ZERO)
@@ -281,7 +283,7 @@ def _balance(feature: Document, feature_id: str, slots: list[Slot], limits: Limi
         "remaining": 0 if unlimited else number(rounded(positive + over)),
         "usage": number(rounded(granted - left - over)),
         "unlimited": bool(unlimited),
-        "overage_allowed": bool(usage_based) if control is None else control,
+        "overage_allowed": bool(usage_based),
         "max_purchase": None if total_limit is None else number(total_limit),
         "next_reset_at": min(resets) if resets else None,
         "breakdown": [part[0] for part in parts],
@@ -307,7 +309,7 @@ def _breakdown(slots: list[Slot]) -> list[tuple[Document, Decimal, Decimal]]:
         by_entitlement.setdefault(slot.entitlement.id, []).append(slot)
     parts = []
     for mine in by_entitlement.values():
-        held, times = mine[0].entitlement, len(mine)
+        held, times = mine[0].entitlement, sum(slot.entity_id != "" for slot in mine)
         left = sum((slot.balance for slot in mine), ZERO)
         granted = (held.granted + held.adjustment) * times
         shown: dict[str, Any] = {
@@ -318,7 +320,7 @@ def _breakdown(slots: list[Slot]) -> list[tuple[Document, Decimal, Decimal]]:
             "remaining": 0 if held.unlimited else number(rounded(max(ZERO, left))),
             "usage": number(rounded(granted - left)),
             "unlimited": held.unlimited,
-            "reset": _reset(held),
+            "reset": None if held.unlimited else _reset(held),
             "price": held.price,
             "expires_at": held.expires_at,
         }

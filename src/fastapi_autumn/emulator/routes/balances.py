@@ -9,7 +9,7 @@ from fastapi_autumn.emulator._balances import deduct, in_order, set_total
 from fastapi_autumn.emulator._clock import RESET_INTERVALS
 from fastapi_autumn.emulator._customer import Customer
 from fastapi_autumn.emulator._entitlements import ZERO, Slot, amount, slots_of
-from fastapi_autumn.emulator._errors import invalid_request
+from fastapi_autumn.emulator._errors import invalid_inputs, invalid_request
 from fastapi_autumn.emulator._grants import entitlement
 from fastapi_autumn.emulator._http import Call, Operation
 from fastapi_autumn.emulator._metering import customer_of, save
@@ -35,8 +35,11 @@ def create(call: Call) -> Any:
     feature = call.catalog.feature(feature_id)
     if entity_id is not None:
         customer.entity(entity_id)
-    if not grant and not unlimited and feature["type"] != "boolean":
+    _refuse_nonsense(feature, grant, reset, unlimited=unlimited)
+    if grant is None and not unlimited and feature["type"] != "boolean":
         return {"success": True}
+    if not feature["consumable"]:
+        reset = None
     if reset is None and feature["consumable"] and not unlimited:
         reset = {"interval": "one_off"}
     item: Document = {"included": grant or 0, "unlimited": unlimited, "reset": reset, "price": None}
@@ -69,7 +72,7 @@ def update(call: Call) -> Any:
     call.catalog.feature(feature_id)
     costs = call.catalog.costs[feature_id]
     own, paying = _slots(call, customer, fields, [feature_id]), _slots(call, customer, fields, costs)
-    if not paying:
+    if not own and grant is not None:
         raise invalid_request(f"No balances to update for feature {feature_id}, customer {customer_id}", status=404)
     if remaining is not None:
         set_total(own, amount(remaining), costs)
@@ -92,7 +95,7 @@ def update(call: Call) -> Any:
 
 
 def delete(call: Call) -> Any:
-    """Take balances away: the one with `balance_id`, or all those of a feature that came with no plan."""
+    """Take balances away: the one with `balance_id`, or all those of a feature. What was paid for stays."""
     fields = call.fields()
     customer_id = fields.known_id()
     feature_id, balance_id = fields.string("feature_id"), fields.string("balance_id")
@@ -102,14 +105,29 @@ def delete(call: Call) -> Any:
     customer = customer_of(call, customer_id)
     if feature_id is not None:
         call.catalog.feature(feature_id)
-    gone = {
-        slot.entitlement.id for slot in _slots(call, customer, fields, None if feature_id is None else [feature_id])
-    }
-    if balance_id is None:
-        gone = {held.id for held in customer.entitlements if held.id in gone and held.product_id is None}
+    wanted = None if feature_id is None else [feature_id]
+    meant = [slot.entitlement for slot in _slots(call, customer, fields, wanted)]
+    if not meant:
+        raise invalid_request(f"Balance not found for feature {feature_id} and customer {customer_id}", status=404)
+    if any(held.price is not None for held in meant):
+        raise invalid_request(
+            f"Cannot delete paid balance for feature {feature_id} and customer {customer_id}", status=409
+        )
+    gone = {held.id for held in meant}
     customer.entitlements = [held for held in customer.entitlements if held.id not in gone]
     save(call, customer)
     return {"success": True}
+
+
+def _refuse_nonsense(feature: Document, grant: float | None, reset: Document | None, *, unlimited: bool) -> None:
+    """Say what does not go together. Autumn answers these with 500."""
+    if feature["type"] == "boolean":
+        if grant is not None:
+            raise invalid_inputs("included_grant: a boolean feature is granted without an amount")
+    elif unlimited and reset is not None:
+        raise invalid_inputs("reset: an unlimited balance has nothing to reset")
+    elif grant is None and not unlimited and feature["type"] == "metered":
+        raise invalid_inputs("included_grant: Either included_grant or unlimited must be provided")
 
 
 def _slots(call: Call, customer: Customer, fields: Fields, feature_ids: Iterable[str] | None) -> list[Slot]:

@@ -10,8 +10,9 @@ from fastapi_autumn.emulator import _lifecycle
 from fastapi_autumn.emulator._catalog import is_free, total_price
 from fastapi_autumn.emulator._clock import add_interval
 from fastapi_autumn.emulator._customer import AttachedPlan, Customer
-from fastapi_autumn.emulator._entitlements import ZERO, amount
+from fastapi_autumn.emulator._entitlements import amount
 from fastapi_autumn.emulator._errors import ApiError, invalid_request
+from fastapi_autumn.emulator._grants import bought
 from fastapi_autumn.emulator._http import Call, Operation
 from fastapi_autumn.emulator._metering import customer_of, save
 from fastapi_autumn.emulator._shapes import number
@@ -39,7 +40,7 @@ def attach(call: Call) -> Any:
     """Put a plan on a customer: at once, after the check-out page, or at the end of the cycle for a downgrade."""
     request = _read(call)
     customer, plan, current = request.customer, request.plan, request.current
-    if any(same.plan_id == plan["id"] and not same.one_off for same in customer.plans):
+    if current is not None and current.plan_id == plan["id"] and current.canceled_at is None:
         raise ApiError(
             409,
             "plan_already_attached",
@@ -96,17 +97,23 @@ def update(call: Call) -> Any:
     customer = customer_of(call, customer_id)
     if plan_id is not None:
         call.catalog.plan(plan_id)
-    wanted = {plan_id, subscription_id} - {None}
-    attached = next((plan for plan in customer.plans if {plan.plan_id, plan.id} & wanted), None)
+    attached = _target(customer, plan_id, subscription_id)
     if attached is None:
-        raise invalid_request(f"Customer {customer_id} does not have plan {plan_id}", status=404)
+        wanted = f"for plan '{plan_id}' on" if subscription_id is None else f"with id '{subscription_id}' for"
+        raise ApiError(404, "cus_product_not_found", f"No active subscription found {wanted} customer '{customer_id}'")
+    plan = call.catalog.plan(attached.plan_id, attached.version)
+    if action == "cancel_end_of_cycle" and is_free(plan):
+        raise invalid_request("Free products do not have billing cycles; use cancel: 'immediately' instead.")
     if action == "cancel_immediately" or (action and attached.status == "scheduled"):
         _lifecycle.cancel(call.store, call.catalog, customer, attached, call.now)
     elif action == "cancel_end_of_cycle":
-        attached.canceled_at = call.now
-        attached.expires_at = attached.period_end or add_interval(call.now, "month")
+        _lifecycle.end_with_cycle(call.catalog, attached, call.now)
+        follower = None if attached.entity_id else _lifecycle.automatic_plan(call.catalog, attached)
+        if follower is not None:
+            _lifecycle.schedule(call.store, customer, attached, follower)
     elif action == "uncancel":
         attached.canceled_at = attached.expires_at = None
+        _lifecycle.unschedule(customer, attached.group, attached.entity_id)
     for feature_id, quantity in quantities.items():
         _buy(customer, attached, feature_id, quantity)
     save(call, customer)
@@ -159,25 +166,23 @@ def _read(call: Call) -> _Attach:
 
 def _is_later(call: Call, request: _Attach, current: AttachedPlan) -> bool:
     """Whether the plan starts when the current cycle ends: asked for, or a downgrade from a plan that is paid for."""
-    if current.period_end is None or request.schedule == "immediate":
+    if request.schedule == "immediate":
         return False
     before = call.catalog.plan(current.plan_id, current.version)
     return request.schedule == "end_of_cycle" or total_price(request.plan) < total_price(before)
 
 
 def _schedule(call: Call, request: _Attach, current: AttachedPlan) -> None:
-    follower = _lifecycle.new_plan(
-        call.store,
-        request.plan,
-        now=current.period_end or call.now,
-        quantities=request.quantities,
-        entity_id=request.entity_id,
-    )
-    follower.status = "scheduled"
-    current.canceled_at, current.expires_at = call.now, current.period_end
-    customer = request.customer
-    customer.plans = [plan for plan in customer.plans if plan.status != "scheduled" or plan.group != follower.group]
-    customer.plans.append(follower)
+    _lifecycle.end_with_cycle(call.catalog, current, call.now)
+    _lifecycle.schedule(call.store, request.customer, current, request.plan, request.quantities)
+
+
+def _target(customer: Customer, plan_id: str | None, subscription_id: str | None) -> AttachedPlan | None:
+    """Find the plan that is meant: an active one before a scheduled one, the newest first."""
+    wanted = {plan_id, subscription_id} - {None}
+    found = [plan for plan in customer.plans if {plan.plan_id, plan.id} & wanted]
+    found.sort(key=lambda plan: (plan.status != "active", -plan.started_at))
+    return found[0] if found else None
 
 
 def _needs_checkout(request: _Attach) -> bool:
@@ -256,7 +261,7 @@ def _buy(customer: Customer, attached: AttachedPlan, feature_id: str, quantity: 
     """Change how many units of a prepaid item the customer has; what was used stays used."""
     for held in customer.entitlements:
         if held.product_id == attached.id and held.feature_id == feature_id and held.price is not None:
-            prepaid = max(ZERO, amount(quantity) - held.included)
+            prepaid = bought(amount(quantity) - held.included, held.price)
             held.balance += prepaid - held.prepaid
             held.prepaid = prepaid
             attached.quantities[feature_id] = quantity
