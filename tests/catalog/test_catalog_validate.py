@@ -48,11 +48,21 @@ ITEMS = [
         'item(usage, reset="day", rollover=Rollover(max_percentage=101, expiry_duration_type="month"))',
         "max_percentage of rollover must be at most 100",
     ),
-    ('item(seats, proration=Proration(on_increase="prorate", on_decrease="none"))', "proration is for prepaid"),
+    (
+        'item(seats, proration=Proration(on_increase="bill_immediately", on_decrease="none"))',
+        "proration is for prepaid",
+    ),
+    (
+        (
+            'item(seats, price=price(1, interval="month", billing_method="prepaid"),'
+            ' proration=Proration(on_increase="prorate", on_decrease="none"))'
+        ),
+        "the on_increase of proration is 'prorate'; write one of bill_immediately",
+    ),
     (
         (
             'item(usage, price=price(1, interval="month", billing_method="usage_based"),'
-            ' proration=Proration(on_increase="prorate", on_decrease="none"))'
+            ' proration=Proration(on_increase="bill_immediately", on_decrease="none"))'
         ),
         "proration is for prepaid",
     ),

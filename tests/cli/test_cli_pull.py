@@ -107,3 +107,45 @@ def test_typescript_has_words_that_cannot_be_variables(remote: Run, catalog_file
     remote("push", "--yes")
     assert remote("pull", "--ts").returncode == 0
     assert "export const defaultFeature = feature({" in catalog_file.with_name("autumn.config.ts").read_text()
+
+
+def test_an_empty_autumn_does_not_empty_the_file(remote: Run, catalog_file: Path) -> None:
+    """Another organisation's key, or a new one, would take everything out: it asks first, and asks for --yes."""
+    before = catalog_file.read_text()
+    refused = remote("pull")
+    assert refused.returncode == 3
+    assert "Autumn's catalog is empty" in refused.stderr
+    assert catalog_file.read_text() == before
+    assert remote("pull", "--yes").returncode == 0
+    assert Catalog.load(catalog_file).ids() == []
+
+
+def test_what_autumn_does_not_answer_with_stays_in_the_file(remote: Run, server: Server, catalog_file: Path) -> None:
+    """A pull of a changed plan keeps the proration, which no list has."""
+    catalog_file.unlink()
+    assert remote("init", "seats").returncode == 0
+    assert remote("push", "--yes").returncode == 0
+    assert remote("diff").returncode == 0
+    server.call("/v1/plans.update", {"plan_id": "team", "name": "The team"})
+    assert remote("pull").returncode == 0
+    written = catalog_file.read_text()
+    assert 'name="The team"' in written
+    assert 'proration=Proration(on_increase="prorate_immediately", on_decrease="none")' in written
+
+
+def test_a_file_of_atmn_2_is_left_alone(pushed: Catalog, remote: Run, catalog_file: Path) -> None:
+    """The form that is written is one that the newer atmn refuses, so its file is not replaced by it."""
+    newer = catalog_file.with_name("autumn.config.ts")
+    newer.write_text("import { atmn } from 'atmn';\nexport default atmn({ plans: [{ planId: 'free' }] });\n")
+    result = remote("pull", "--ts")
+    assert result.returncode not in (0, 3)
+    assert "has the form of atmn 2" in result.stderr
+    assert "planId" in newer.read_text()
+
+
+@pytest.mark.parametrize(("text", "form"), [("export default atmn({});", "atmn 2"), ("plan({ id: 'free' })", "atmn 1")])
+def test_a_catalog_in_typescript_is_named(remote: Run, here: Path, text: str, form: str) -> None:
+    """Whose file it is, and what to do with it, instead of a syntax error."""
+    (here / "autumn.config.ts").write_text(text)
+    result = remote("diff", "--config", "autumn.config.ts")
+    assert f"in the form of {form}" in result.stderr

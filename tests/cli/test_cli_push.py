@@ -359,3 +359,28 @@ def _calls_to_push_and_pull(remote: Run, catalog_file: Path, server: Server) -> 
     catalog_file.unlink()
     assert remote("pull").returncode == 0
     return [path for _, path, _ in server.requests]
+
+
+def test_an_update_that_was_done_all_the_same_is_no_failure(remote: Run, server: Server, catalog_file: Path) -> None:
+    """Autumn may write everything and answer with an error: what it has now decides."""
+    server.fault("catalog.update", kind="drop", times=1)
+    result = remote("push", "--yes")
+    assert result.returncode == 0
+    assert "has the catalog of the file all the same" in result.stderr
+    assert remote("diff").returncode == 0
+
+
+def test_an_update_that_was_not_done_is_a_failure(remote: Run, server: Server, catalog_file: Path) -> None:
+    """Where the difference is still there, the error stands."""
+    server.fault("catalog.update", kind="fail", status=500, times=1)
+    result = remote("push", "--yes")
+    assert result.returncode not in (0, 3)
+    assert remote("diff").returncode == 3
+
+
+def test_an_archived_feature_settles(remote: Run, catalog_file: Path) -> None:
+    """catalog.update does not archive features, so the push does, and nothing is left to push."""
+    source = catalog_file.read_text().replace('name="AI usage",', 'name="AI usage", archived=True,')
+    catalog_file.write_text(source)
+    assert remote("push", "--yes").returncode == 0
+    assert remote("diff").returncode == 0

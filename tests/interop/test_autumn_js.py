@@ -87,7 +87,10 @@ CASES = {
     ),
     # The grant is called includedGrant; autumn-js drops `included`, and Autumn makes a balance of nothing.
     "balances.create": Case(
-        "balances.create", _USE | {"included": 10, "reset": {"interval": "month"}}, {"success": True}
+        # `included` is not its name, so that no grant is sent; Autumn answers that with a 500.
+        "balances.create",
+        _USE | {"included": 10, "reset": {"interval": "month"}},
+        400,
     ),
     "balances.update": Case("balances.update", _USE | {"remaining": 5}, {"success": True}),
     "trackTokens": Case(

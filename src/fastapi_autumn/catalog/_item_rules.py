@@ -10,7 +10,10 @@ from fastapi_autumn.catalog._model import (
     Item,
     ItemPrice,
     Number,
+    OnDecrease,
+    OnIncrease,
     PrepaidPrice,
+    Proration,
     ResetInterval,
     Tier,
 )
@@ -107,8 +110,8 @@ def _price(item: Item, price: ItemPrice) -> Iterator[str]:
         yield f"max_purchase {wrong}"
     if price.amount is not None and (wrong := number_problem(price.amount)):
         yield f"amount {wrong}"
-    if item.proration is not None and price.billing_method == "usage_based":
-        yield "proration is for prepaid prices; leave it out"
+    if item.proration is not None:
+        yield from _proration(item.proration, price)
     if price.tiers is None:
         if price.amount is None:
             yield "amount is missing; write an amount, or tiers"
@@ -118,6 +121,14 @@ def _price(item: Item, price: ItemPrice) -> Iterator[str]:
         yield "amount and tiers exclude each other; keep one"
     else:
         yield from _tiers(price, price.tiers, item)
+
+
+def _proration(proration: Proration, price: ItemPrice) -> Iterator[str]:
+    if price.billing_method == "usage_based":
+        yield "proration is for prepaid prices; leave it out"
+    for name, known in (("on_increase", get_args(OnIncrease)), ("on_decrease", get_args(OnDecrease))):
+        if (given := getattr(proration, name)) not in known:
+            yield f"the {name} of proration is {given!r}; write one of {', '.join(known)}"
 
 
 def _tiers(price: ItemPrice, tiers: Sequence[Tier], item: Item) -> Iterator[str]:

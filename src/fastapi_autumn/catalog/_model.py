@@ -23,6 +23,8 @@ __all__ = [
     "ItemPrice",
     "ModelMarkup",
     "Number",
+    "OnDecrease",
+    "OnIncrease",
     "Plan",
     "PlanLicense",
     "PlanPrice",
@@ -44,6 +46,8 @@ FeatureType = Literal["boolean", "metered", "credit_system", "ai_credit_system"]
 BillingMethod = Literal["prepaid", "usage_based"]
 BillingInterval = Literal["one_off", "week", "month", "quarter", "semi_annual", "year"]
 ResetInterval = Literal["one_off", "minute", "hour", "day", "week", "month", "quarter", "semi_annual", "year"]
+OnIncrease = Literal["bill_immediately", "prorate_immediately", "prorate_next_cycle", "bill_next_cycle"]
+OnDecrease = Literal["prorate", "prorate_immediately", "prorate_next_cycle", "none", "no_prorations"]
 
 BillingControls: TypeAlias = Mapping[
     Literal["auto_topups", "spend_limits", "usage_limits", "usage_alerts", "overage_allowed"],
@@ -156,26 +160,11 @@ class PrepaidPrice(ItemPrice):
 class Proration:
     """What happens to the bill when a prepaid quantity changes within a cycle.
 
-    The command-line names (`prorate`, `charge_immediately`, `refund_immediately`, `no_action`) and the API's own.
+    The words are the API's. The types of `autumn.config.ts` have others, which Autumn refuses.
     """
 
-    on_increase: Literal[
-        "prorate",
-        "charge_immediately",
-        "bill_immediately",
-        "prorate_immediately",
-        "prorate_next_cycle",
-        "bill_next_cycle",
-    ]
-    on_decrease: Literal[
-        "prorate",
-        "refund_immediately",
-        "no_action",
-        "prorate_immediately",
-        "prorate_next_cycle",
-        "none",
-        "no_prorations",
-    ]
+    on_increase: OnIncrease
+    on_decrease: OnDecrease
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -148,7 +148,9 @@ def _variant(value: Variant, reference: References) -> Node:
 
 
 def _item(value: Item, reference: References) -> Node:
-    instead: _Instead = {"feature_id": reference("feature", value.feature_id), "entity_feature_id": None}
+    # Autumn lists what is unlimited with a reset that never comes.
+    never: _Instead = {"reset": None} if value.unlimited else {}
+    instead = {"feature_id": reference("feature", value.feature_id), "entity_feature_id": None, **never}
     node = _call("item", value, reference, positional=("feature_id",), instead=instead)
     if value.entity_feature_id is None:
         return node

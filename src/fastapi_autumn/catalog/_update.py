@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from fastapi_autumn.catalog._catalog import Catalog, kind_of
-from fastapi_autumn.catalog._diff import diff, settled
+from fastapi_autumn.catalog._diff import diff, settled, with_untold
 from fastapi_autumn.catalog._edits import Edits
 from fastapi_autumn.catalog._layout import Expression, Node, flat, laid_out
 from fastapi_autumn.catalog._model import Feature, Plan, Variant
@@ -80,7 +80,8 @@ class _Update:
 
     def __init__(self, source: str, now: Catalog, wanted: Catalog, *, whole: bool) -> None:
         self._source, self._whole = source, whole
-        self._now, self._wanted = settled(now), settled(wanted)
+        self._now = settled(now)
+        self._wanted = with_untold(settled(wanted), self._now)
         self._tree = ast.parse(source)
         self._edits = Edits(source)
         self._names = dict(now.names)

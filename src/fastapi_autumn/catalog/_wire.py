@@ -64,6 +64,8 @@ def _number(value: Number) -> int | float:
 
 def _says_nothing(value: Any, default: Any) -> bool:
     """Whether `value` is a default that the API has too; None is more than that where the default is `UNSET`."""
+    if value == Customize():
+        return True
     return value is default and (value is None or value is False or value is UNSET)
 
 
@@ -120,7 +122,7 @@ def plan_to_wire(plan: Plan, variants: Sequence[Variant] = ()) -> dict[str, Any]
 
 def _variant_to_wire(variant: Variant) -> dict[str, Any]:
     wire: dict[str, Any] = {"variant_plan_id": variant.id, "name": variant.name}
-    if variant.customize is not None:
+    if variant.customize not in (None, Customize()):
         wire["customize"] = to_json(variant.customize)
     return wire
 
@@ -203,10 +205,10 @@ def _items(wire: Sequence[Mapping[str, Any]]) -> tuple[Item, ...]:
 
 
 def _item(wire: Mapping[str, Any]) -> Item:
+    unlimited = bool(wire.get("unlimited"))
     reset = Reset(**_cycle(wire["reset"], Reset)) if wire.get("reset") else None
     reset, price = one_cycle(reset, _item_price(wire.get("price")))
     proration, rollover = wire.get("proration"), wire.get("rollover")
-    unlimited = bool(wire.get("unlimited"))
     return Item(
         feature_id=wire["feature_id"],
         included=None if unlimited else wire.get("included") or None,
@@ -239,7 +241,7 @@ def _customize(wire: Mapping[str, Any] | None) -> Customize | None:
     if not wire:
         return None
     removed = wire.get("remove_items")
-    return Customize(
+    found = Customize(
         price=_plan_price(wire["price"]) if "price" in wire else UNSET,
         items=_items(wire["items"]) if wire.get("items") is not None else None,
         add_items=_items(wire["add_items"]) if wire.get("add_items") is not None else None,
@@ -249,6 +251,7 @@ def _customize(wire: Mapping[str, Any] | None) -> Customize | None:
         free_trial=_free_trial(wire["free_trial"]) if "free_trial" in wire else UNSET,
         billing_controls=wire.get("billing_controls") or None,
     )
+    return None if found == Customize() else found
 
 
 def _cycle(wire: Mapping[str, Any], cls: type) -> dict[str, Any]:

@@ -94,7 +94,7 @@ team = plan(
             seats,
             included=3,
             price=price(10, interval="month", billing_method="prepaid"),
-            proration=Proration(on_increase="prorate", on_decrease="no_action"),
+            proration=Proration(on_increase="prorate_immediately", on_decrease="none"),
         ),
     ],
 )

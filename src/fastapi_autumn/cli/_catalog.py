@@ -1,6 +1,7 @@
 """The two catalogs that commands compare: the file's and Autumn's."""
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,14 @@ from fastapi_autumn.cli._console import note
 from fastapi_autumn.client import AutumnClient, Repeat
 from fastapi_autumn.errors import CatalogError
 
-__all__ = ["load", "load_valid", "read_remote"]
+__all__ = ["is_of_atmn_2", "load", "load_valid", "read_remote"]
+
+_ATMN_2 = re.compile(r"export\s+default\s+atmn\s*\(|\bplanId\s*:")
+
+
+def is_of_atmn_2(text: str) -> bool:
+    """Whether an `autumn.config.ts` has the form of atmn 2, which refuses the one of atmn 1 that is written here."""
+    return _ATMN_2.search(text) is not None
 
 
 def load(path: Path) -> Catalog:
@@ -23,6 +31,12 @@ def load(path: Path) -> Catalog:
         raise CatalogError(
             f"There is no {path}; write one with autumn init, get Autumn's with autumn pull, or name yours with "
             "--config."
+        )
+    if path.suffix == ".ts":
+        form = "atmn 2" if is_of_atmn_2(path.read_text(encoding="utf-8", errors="replace")) else "atmn 1"
+        raise CatalogError(
+            f"{path} is a catalog in TypeScript, in the form of {form}, and this command reads Python. Push it with "
+            f"{form}; autumn pull then writes the same catalog as autumn_config.py."
         )
     return Catalog.load(path)
 

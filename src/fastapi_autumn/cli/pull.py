@@ -7,9 +7,9 @@ import typer
 
 from fastapi_autumn.catalog import Catalog, diff, render, render_types, render_typescript, update_source
 from fastapi_autumn.cli._backend import connect, run, settings_for
-from fastapi_autumn.cli._catalog import read_remote
-from fastapi_autumn.cli._console import progress
-from fastapi_autumn.cli._conventions import CatalogFile, Prod
+from fastapi_autumn.cli._catalog import is_of_atmn_2, read_remote
+from fastapi_autumn.cli._console import confirm, progress
+from fastapi_autumn.cli._conventions import CatalogFile, Prod, Yes
 from fastapi_autumn.errors import CatalogError
 
 __all__ = ["pull"]
@@ -25,13 +25,15 @@ def pull(
         bool, typer.Option("--force", help="Write the files anew: comments and names are lost.", show_default=False)
     ] = False,
     typescript: Annotated[
-        bool, typer.Option("--ts", help="Write an autumn.config.ts instead, for atmn.", show_default=False)
+        bool, typer.Option("--ts", help="Write an autumn.config.ts instead, for atmn 1.", show_default=False)
     ] = False,
+    yes: Yes = False,
     prod: Prod = False,
 ) -> None:
     """Write Autumn's catalog into the file, keeping its comments and names.
 
-    Beside it, autumn_types.py gets the ids of features and plans as types.
+    Beside it, autumn_types.py gets the ids of features and plans as types. Where Autumn has no catalog at all, it asks
+    before it empties the file.
 
     Examples:
         autumn pull
@@ -49,13 +51,15 @@ def pull(
     with progress("Reading Autumn's catalog"):
         catalog = run(read())
     if typescript:
-        _write(config.with_name("autumn.config.ts"), render_typescript(catalog))
+        _write_typescript(config.with_name("autumn.config.ts"), catalog)
         return
     types = config.with_name("autumn_types.py")
     if types.exists() and not force and _MARK not in _read(types):
         raise CatalogError(f"{types} was not written by autumn pull; move it, or have it replaced with --force.")
     if config.exists() and not force:
         before = _read(config)
+        if not catalog.ids() and Catalog.from_source(before, config).ids():
+            confirm(f"Autumn's catalog is empty. Take everything out of {config}?", yes=yes)
         changes = diff(catalog, Catalog.from_source(before, config))
         _write(config, update_source(before, catalog, config) if changes else before)
         for change in changes:
@@ -63,6 +67,15 @@ def pull(
     else:
         _write(config, render(catalog))
     _write(types, render_types(catalog))
+
+
+def _write_typescript(path: Path, catalog: Catalog) -> None:
+    if path.exists() and is_of_atmn_2(_read(path)):
+        raise CatalogError(
+            f"{path} has the form of atmn 2, and this command writes the one of atmn 1, which atmn 2 refuses. Pull it "
+            "with atmn 2, or move the file away to have the older form."
+        )
+    _write(path, render_typescript(catalog))
 
 
 def _read(path: Path) -> str:

@@ -7,13 +7,15 @@ from typing import Annotated, get_args
 
 import typer
 
+from fastapi_autumn.catalog import Catalog
+from fastapi_autumn.catalog import diff as differences
 from fastapi_autumn.cli._backend import CommandSettings, connect, run, settings_for
-from fastapi_autumn.cli._catalog import load_valid
+from fastapi_autumn.cli._catalog import load_valid, read_remote
 from fastapi_autumn.cli._console import can_ask, choose, confirm, note, progress, show
 from fastapi_autumn.cli._conventions import NO, CatalogFile, OutputFormat, Prod, Yes
 from fastapi_autumn.cli._pending import Decision, Intent, Pending, find_pending, update_body
 from fastapi_autumn.client import AutumnClient, Repeat
-from fastapi_autumn.errors import CatalogError, ConfigurationError
+from fastapi_autumn.errors import AutumnError, CatalogError, ConfigurationError
 
 __all__ = ["diff", "push"]
 
@@ -105,7 +107,8 @@ def push(
             _ask(pending, settings, yes=yes)
             with progress("Pushing"):
                 await _revive(client, pending)
-                await client.call("catalog.update", update_body(local, decided))
+                await _update(client, local, pending, decided)
+                await _archive(client, local, pending)
             print(f"Pushed {_count(pending)} to {_place(settings)}.")
 
     run(do())
@@ -161,6 +164,25 @@ def _ask(pending: Pending, settings: CommandSettings, *, yes: bool) -> None:
     confirm(f"Push {_count(pending)} to {_place(settings)}?", yes=yes)
     if settings.is_live:
         confirm("This is production, where customers pay. Push all the same?", yes=yes)
+
+
+async def _update(client: AutumnClient, local: Catalog, pending: Pending, decided: Mapping[str, Intent]) -> None:
+    """Send the catalog. An error is looked into: Autumn says no when Stripe fails, and has then written everything."""
+    try:
+        await client.call("catalog.update", update_body(local, decided))
+    except AutumnError as error:
+        left = {(change.kind, change.id) for change in differences(local, await read_remote(client))}
+        if not left.isdisjoint((change.kind, change.id) for change in pending.changes):
+            raise
+        note(f"Autumn answered with an error, and has the catalog of the file all the same: {error}")
+
+
+async def _archive(client: AutumnClient, local: Catalog, pending: Pending) -> None:
+    """Archive the features that the file archives: catalog.update does not know about that."""
+    changed = {change.id for change in pending.changes if change.kind == "feature"}
+    for feature in local.features:
+        if feature.archived and feature.id in changed:
+            await client.call(f"features/{feature.id}", {"archived": True}, repeat=Repeat.IDEMPOTENT)
 
 
 async def _revive(client: AutumnClient, pending: Pending) -> None:

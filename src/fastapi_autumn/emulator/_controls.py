@@ -214,6 +214,10 @@ def _given(item: Document) -> Document:
     return {key: value for key, value in item.items() if value is not None}
 
 
+def _as_sent(fields: Fields, name: str) -> bool | None:
+    return fields.boolean(name) if name in fields else None
+
+
 def _read_overage(fields: Fields) -> Document:
     return {"feature_id": fields.text("feature_id"), "enabled": fields.boolean("enabled")}
 
@@ -221,11 +225,11 @@ def _read_overage(fields: Fields) -> Document:
 def _read_spend_limit(fields: Fields) -> Document:
     return _given(
         {
-            "feature_id": fields.text("feature_id"),
+            "feature_id": fields.string("feature_id"),
             "enabled": fields.boolean("enabled"),
             "limit_type": fields.choice("limit_type", ("absolute", "usage_percentage")),
             "overage_limit": fields.number("overage_limit", least=0),
-            "skip_overage_billing": fields.boolean("skip_overage_billing") or None,
+            "skip_overage_billing": _as_sent(fields, "skip_overage_billing"),
         }
     )
 
@@ -282,6 +286,6 @@ def _read_auto_topup(fields: Fields) -> Document:
                 "interval_count": limit.number("interval_count", least=1) or 1,
                 "limit": limit.number("limit", required=True, least=1),
             },
-            "invoice_mode": fields.boolean("invoice_mode") or None,
+            "invoice_mode": _as_sent(fields, "invoice_mode"),
         }
     )

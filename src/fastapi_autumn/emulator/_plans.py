@@ -11,6 +11,9 @@ from fastapi_autumn.emulator._errors import invalid_inputs, invalid_request
 from fastapi_autumn.emulator._store import Document, Store
 from fastapi_autumn.emulator._validation import Fields
 
+_ON_INCREASE = ("bill_immediately", "prorate_immediately", "prorate_next_cycle", "bill_next_cycle")
+_ON_DECREASE = ("prorate", "prorate_immediately", "prorate_next_cycle", "none", "no_prorations")
+
 
 def read_plan(fields: Fields, catalog: Catalog, *, now: int, before: Document | None = None) -> Document:
     """Read a plan from plans.create, or from plans.update with the plan as it was."""
@@ -28,6 +31,11 @@ def read_plan(fields: Fields, catalog: Catalog, *, now: int, before: Document | 
             (_complete_item(item, catalog) for item in items),
             key=lambda item: (item["price"] is None, str(item["feature_id"])),
         )
+    if "licenses" in fields:
+        plan.pop("licenses", None)
+        licenses = [_read_license(license_) for license_ in fields.objects("licenses")]
+        if licenses:
+            plan["licenses"] = licenses
     if "free_trial" in fields:
         plan.pop("free_trial", None)
         trial = fields.object("free_trial")
@@ -109,8 +117,11 @@ def content_of(plan: Document) -> Document:
         {key: value for key, value in item.items() if key not in ("entitlement_id", "price_id", "display")}
         for item in plan["items"]
     ]
-    price = plan["price"] and {key: plan["price"].get(key) for key in ("amount", "interval", "interval_count")}
-    return {"items": items, "price": price, "free_trial": plan.get("free_trial")}
+    named = ("amount", "interval", "interval_count", "additional_currencies")
+    price = plan["price"] and {key: plan["price"].get(key) for key in named}
+    return {
+        "items": items, "price": price, "free_trial": plan.get("free_trial"), "licenses": plan.get("licenses", []),
+    }  # fmt: skip
 
 
 def read_reset(fields: Fields) -> Document | None:
@@ -179,6 +190,8 @@ def _read_base_price(fields: Fields, catalog: Catalog) -> Document:
     count = fields.count("interval_count")
     if count != 1:
         price["interval_count"] = count
+    if fields.objects("additional_currencies"):
+        price["additional_currencies"] = fields.raw("additional_currencies")
     return price | {"price_id": catalog.new_id("pr")}
 
 
@@ -187,8 +200,21 @@ def _read_trial(fields: Fields) -> Document:
         "duration_length": fields.count("duration_length"),
         "duration_type": fields.choice("duration_type", ("day", "month", "year")) or "month",
         "card_required": fields.boolean("card_required", default=True),
-        "on_end": fields.choice("on_end", ("bill", "revert")),
+        # "revert" is what happens anyway where no card was asked for, and is not shown.
+        "on_end": "bill" if fields.choice("on_end", ("bill", "revert")) == "bill" else None,
     }
+
+
+def _read_license(fields: Fields) -> Document:
+    """Read a licence. Which version of the plan, and whether more are paid in advance, is taken and not shown."""
+    fields.integer("version")
+    fields.boolean("prepaid_only")
+    license_: Document = {
+        "license_plan_id": fields.text("license_plan_id"),
+        "included": fields.integer("included", least=0) or 0,
+    }
+    customize = fields.mapping("customize")
+    return license_ | {"customize": customize} if customize else license_
 
 
 def _read_item(fields: Fields) -> Document:
@@ -205,8 +231,11 @@ def _read_item(fields: Fields) -> Document:
         item["rollover"] = rollover
     if fields.raw("entity_feature_id"):
         item["entity_feature_id"] = fields.string("entity_feature_id")
-    if fields.raw("proration"):
-        item["proration"] = fields.mapping("proration")
+    # Taken, and never shown again.
+    proration = fields.object("proration")
+    if proration is not None:
+        proration.choice("on_increase", _ON_INCREASE, required=True)
+        proration.choice("on_decrease", _ON_DECREASE, required=True)
     return item
 
 
@@ -226,6 +255,8 @@ def _read_item_price(fields: Fields | None) -> Document | None:
     price["billing_units"] = fields.number("billing_units") or 1
     price["billing_method"] = fields.choice("billing_method", ("prepaid", "usage_based"), required=True)
     price["max_purchase"] = fields.number("max_purchase", nullable=True)
+    if fields.objects("additional_currencies"):
+        price["additional_currencies"] = fields.raw("additional_currencies")
     return price
 
 

@@ -18,7 +18,13 @@ def write_out(base: Document, variant: Document) -> Document:
 
 def describe(base_id: str, variant: Document) -> Document:
     """Tell what a plan says about being a variant: its base, and the customisation as it was sent."""
-    customize = variant.get("customize")
+    customize = dict(variant.get("customize") or {})
+    if "remove_items" in customize:
+        # The interval of what a variant does without is taken, and not shown.
+        customize["remove_items"] = [
+            {key: value for key, value in one.items() if key in ("feature_id", "billing_method")}
+            for one in customize["remove_items"]
+        ]
     details = {"base_plan_id": base_id} | ({"customize": customize} if customize else {})
     return {"base_variant_id": base_id, "variant_details": details}
 

@@ -4,7 +4,7 @@ from fastapi_autumn.catalog import Proration, Rollover, Tier, feature, item, pla
 
 usage = feature(id="usage", name="Usage", type="metered", consumable=True)
 kept = Rollover(max=5, expiry_duration_type="forever")
-prorated = Proration(on_increase="prorate", on_decrease="no_action")
+prorated = Proration(on_increase="prorate_immediately", on_decrease="none")
 monthly = price(1, interval="month", billing_method="usage_based")
 at_reset = price(1, billing_method="usage_based")
 tiers = [Tier(10, 1), Tier("inf", 2)]

@@ -12,7 +12,7 @@ by_id = feature(id="b", name="B", type="credit_system", credit_schema={"usage": 
 ai = feature(id="c", name="C", type="ai_credit_system", model_markups={"a/b": 5, "custom/x": ModelMarkup(1, 2, 3)})
 
 kept = Rollover(max=5, expiry_duration_type="forever")
-prorated = Proration(on_increase="prorate", on_decrease="no_action")
+prorated = Proration(on_increase="prorate_immediately", on_decrease="none")
 
 with_reset = [
     item(usage, included=5, reset="month"),

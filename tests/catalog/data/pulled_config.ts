@@ -104,7 +104,7 @@ export const pro = plan({
 				maxPurchase: 50,
 				interval: 'month',
 			},
-			proration: { onIncrease: 'prorate', onDecrease: 'no_action' },
+			proration: { onIncrease: 'prorate_immediately', onDecrease: 'none' },
 		}),
 		item({
 			featureId: credits.id,

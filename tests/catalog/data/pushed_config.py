@@ -35,7 +35,7 @@ pro = plan(
             seats,
             included=2,
             price=price(10, interval="month", billing_method="prepaid", max_purchase=50),
-            proration=Proration(on_increase="prorate", on_decrease="no_action"),
+            proration=Proration(on_increase="prorate_immediately", on_decrease="none"),
         ),
         item(
             credits,

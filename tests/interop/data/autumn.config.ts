@@ -12,7 +12,7 @@ export const pro = plan({
 	freeTrial: { durationLength: 14, durationType: 'day', cardRequired: true },
 	items: [
 		item({ featureId: messages.id, included: 1000, price: { amount: 1, interval: 'month', billingMethod: 'usage_based', billingUnits: 100 } }),
-		item({ featureId: seats.id, included: 2, price: { amount: 10, interval: 'month', billingMethod: 'prepaid', billingUnits: 1, maxPurchase: 50 }, proration: { onIncrease: 'prorate', onDecrease: 'no_action' } }),
+		item({ featureId: seats.id, included: 2, price: { amount: 10, interval: 'month', billingMethod: 'prepaid', billingUnits: 1, maxPurchase: 50 }, proration: { onIncrease: 'prorate_immediately', onDecrease: 'none' } }),
 		item({ featureId: credits.id, included: 100, reset: { interval: 'month' }, rollover: { max: 50, expiryDurationType: 'month', expiryDurationLength: 1 } }),
 		item({ featureId: sso.id }),
 	],
