@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import logging
+import sys
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -98,6 +99,13 @@ class Autumn:
             raise ConfigurationError("There is no emulator in this process: set AUTUMN_EMULATOR=true to have one.")
         from .emulator import Emulator  # noqa: PLC0415 - not loaded by services that talk to the real Autumn
 
+        if not sys.stderr.isatty():
+            _log.warning(
+                "AUTUMN_EMULATOR is on, and nobody watches a terminal: an emulator in this process answers in Autumn's "
+                "place. No customer pays for anything, and the credits are those of %s. Set AUTUMN_SECRET_KEY and turn "
+                "AUTUMN_EMULATOR off where customers are served.",
+                self.settings.emulator_path,
+            )
         return Emulator(self.settings.emulator_path, catalog=self._catalog or default_catalog())
 
     @asynccontextmanager

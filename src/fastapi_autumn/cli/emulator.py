@@ -53,6 +53,8 @@ def serve(
         )
     catalog = None if config is None else load_valid(config)
     with closing(open_emulator(_file(path), catalog=catalog)) as app:
+        if allow_remote:
+            app.hosts = None
         listening = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False)
         try:
             bound = listening.bind_socket()

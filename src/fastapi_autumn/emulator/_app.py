@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -56,6 +57,7 @@ _CORS = {
     "access-control-allow-headers": "Authorization,Content-Type,Accept,X-API-Version,Idempotency-Key",
     "access-control-max-age": "600",
 }
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _FAILURES = {429: "rate_limit_exceeded", 500: "internal_error", 503: "service_unavailable"}
 
 
@@ -105,6 +107,8 @@ class Emulator:
         time = clock or machine.wall_ms
         self.clock = Clock(time, lambda: self._store.state().clock_offset, self._store.move_clock)
         self.faults = Faults(self._store)
+        self.hosts: Collection[str] | None = _LOOPBACK
+        """The names under which browsers are answered, and whose pages may call; None: any."""
         self._rates = rates or self._listed_rates
         self._event_quiet_ms = event_quiet_ms
         self._catalog: Catalog | None = None
@@ -123,6 +127,11 @@ class Emulator:
         if scope["type"] != "http":
             raise RuntimeError(f"the emulator speaks HTTP, not {scope['type']}")
         request = Request(scope, receive)
+        # Below another application it is that application which decides whom it answers.
+        stranger = None if scope.get("root_path") else _stranger(request, self.hosts)
+        if stranger is not None:
+            await _response(_refusal(ApiError(403, "forbidden", stranger)))(scope, receive, send)
+            return
         raw = await request.body()
         response = await self._respond(request, raw, send)
         await response(scope, receive, send)
@@ -147,6 +156,11 @@ class Emulator:
         self._release_expired(call, state)
         result = self._run(_ROUTES["POST", f"/v1/{operation}"], call, None)
         return result.body if isinstance(result, Answer) else result
+
+    @property
+    def messages(self) -> list[Document]:
+        """What Autumn would have sent to webhooks about usage alerts and automatic top-ups, the oldest first."""
+        return self._store.messages()
 
     def reset(self) -> None:
         """Forget everything but the keys, and seed again with what this was seeded with."""
@@ -356,6 +370,24 @@ async def _break(send: Send, error: ConnectionError) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", b"1000")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     raise error
+
+
+def _stranger(request: Request, hosts: Collection[str] | None) -> str | None:
+    """Say why a browser is not answered: another site's page calls, or a name that a stranger pointed here.
+
+    Any page may send simple requests anywhere, and one whose name leads to this machine may read the answers. What is
+    no browser sends neither `Origin` nor `Sec-Fetch-Site`, and whatever `Host` it likes.
+    """
+    origin = request.headers.get("origin")
+    from_browser = origin is not None or "sec-fetch-site" in request.headers
+    if hosts is None or not from_browser:
+        return None
+    host = urlsplit(f"//{request.headers.get('host', '')}").hostname
+    if host not in hosts:
+        return f"The emulator answers browsers under {', '.join(hosts)} and not under {host}"
+    if origin is None or urlsplit(origin).hostname in hosts:
+        return None
+    return f"The emulator does not answer pages of {origin}"
 
 
 async def _answer_lifespan(receive: Receive, send: Send) -> None:

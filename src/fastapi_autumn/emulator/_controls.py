@@ -52,12 +52,12 @@ def limits(
     spend: dict[str, Decimal] = {}
     windows: list[Window] = []
     for key in feature_ids:
-        for item in _in_force(customer, catalog, "overage_allowed", key, entity_id):
+        for item in in_force(customer, catalog, "overage_allowed", key, entity_id):
             overage[key] = item["enabled"]
-        for item in _in_force(customer, catalog, "spend_limits", key, entity_id):
+        for item in in_force(customer, catalog, "spend_limits", key, entity_id):
             if item["enabled"] and "overage_limit" in item:
                 spend[key] = _spend_limit(customer, item)
-        for item in _in_force(customer, catalog, "usage_limits", key, entity_id):
+        for item in in_force(customer, catalog, "usage_limits", key, entity_id):
             if item["enabled"] and _fits(item, properties):
                 period = _period(customer, catalog, item, now)
                 left = max(ZERO, amount(item["limit"]) - window_usage(customer, catalog, item, now))
@@ -112,9 +112,7 @@ def _has_controls(customer: Customer, catalog: Catalog) -> bool:
     )
 
 
-def _in_force(
-    customer: Customer, catalog: Catalog, kind: str, feature_id: str, entity_id: str | None
-) -> list[Document]:
+def in_force(customer: Customer, catalog: Catalog, kind: str, feature_id: str, entity_id: str | None) -> list[Document]:
     """List the entries for a feature that count: one, or one for each filter."""
     sources: list[Iterable[Document]] = [customer.billing_controls.get(kind) or ()]
     if entity_id is not None:
@@ -123,13 +121,13 @@ def _in_force(
     found: dict[str, Document] = {}
     for items in sources:
         for item in items:
-            if item["feature_id"] == feature_id:
+            if item.get("feature_id") == feature_id:
                 found.setdefault(_filter_key(item), item)
     of_plans: dict[str, Document] = {}
     for controls in _of_plans(customer, catalog):
         for item in controls.get(kind) or ():
             key = _filter_key(item)
-            if item["feature_id"] == feature_id and (key not in of_plans or _TIGHTER[kind](item, of_plans[key])):
+            if item.get("feature_id") == feature_id and (key not in of_plans or _TIGHTER[kind](item, of_plans[key])):
                 of_plans[key] = item
     return [*found.values(), *(item for key, item in of_plans.items() if key not in found)]
 

@@ -48,6 +48,7 @@ CREATE TABLE IF NOT EXISTS events (
 CREATE INDEX IF NOT EXISTS events_by_time ON events (timestamp, seq);
 CREATE INDEX IF NOT EXISTS events_by_customer ON events (customer, timestamp, seq);
 CREATE TABLE IF NOT EXISTS event_log (only INTEGER PRIMARY KEY, first_waiting INTEGER, last_at INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS messages (seq INTEGER PRIMARY KEY, doc TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS locks (
     id TEXT PRIMARY KEY, customer INTEGER NOT NULL, expires_at INTEGER, receipt TEXT NOT NULL
 );
@@ -61,8 +62,8 @@ INSERT OR IGNORE INTO state (only) VALUES (1);
 """
 
 _TABLES = (
-    "features", "plans", "customers", "customer_plans", "events", "event_log", "locks", "claims", "keys", "tickets",
-    "faults", "fault_counts",
+    "features", "plans", "customers", "customer_plans", "events", "event_log", "messages", "locks",
+    "claims", "keys", "tickets", "faults", "fault_counts",
 )  # fmt: skip
 
 
@@ -86,6 +87,8 @@ class Store:
         self.machine = machine
         if str(path) != ":memory:":
             Path(path).parent.mkdir(parents=True, exist_ok=True)
+            # Only its owner reads it: keys are in it, and who did what. SQLite gives its other files the same rights.
+            Path(path).touch(mode=0o600)
         self.lock = threading.RLock()
         """Held for the length of a request, for callers on several threads: they share one connection."""
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_PATIENCE)
@@ -194,6 +197,17 @@ class Store:
         return (
             self.row("SELECT 1 FROM claims WHERE kind = ? AND key = ? AND expires_at > ?", kind, key, now) is not None
         )
+
+    def put_message(self, kind: str, data: Document, *, occurred_at: int | None = None) -> None:
+        """Keep what Autumn would send to webhooks."""
+        head: Document = {"type": kind, "data": data}
+        if occurred_at is not None:
+            head = {"id": self.new_id("evt"), "occurred_at": occurred_at, **head}
+        self._db.execute("INSERT INTO messages (doc) VALUES (?)", (json.dumps(head),))
+
+    def messages(self) -> list[Document]:
+        """Return what Autumn would have sent, the oldest first."""
+        return [json.loads(doc) for (doc,) in self.rows("SELECT doc FROM messages ORDER BY seq")]
 
     def put_ticket(self, kind: str, identifier: str, document: Document) -> None:
         """Keep a small document under an id: a check-out session, a sign-in code."""

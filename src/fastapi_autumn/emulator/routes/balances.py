@@ -99,7 +99,10 @@ def delete(call: Call) -> Any:
     fields = call.fields()
     customer_id = fields.known_id()
     feature_id, balance_id = fields.string("feature_id"), fields.string("balance_id")
+    recalculate = fields.boolean("recalculate_balances")
     fields.check()
+    if recalculate and feature_id is None:
+        raise invalid_request("feature_id is required when recalculate_balances is true")
     if feature_id is None and balance_id is None:
         raise invalid_request("Must provide either feature_id or balance_id")
     customer = customer_of(call, customer_id)
@@ -107,6 +110,7 @@ def delete(call: Call) -> Any:
         call.catalog.feature(feature_id)
     wanted = None if feature_id is None else [feature_id]
     meant = [slot.entitlement for slot in _slots(call, customer, fields, wanted)]
+    used = sum((held.granted + held.adjustment - held.balance for held in meant), ZERO)
     if not meant:
         raise invalid_request(f"Balance not found for feature {feature_id} and customer {customer_id}", status=404)
     if any(held.price is not None for held in meant):
@@ -115,6 +119,10 @@ def delete(call: Call) -> Any:
         )
     gone = {held.id for held in meant}
     customer.entitlements = [held for held in customer.entitlements if held.id not in gone]
+    if recalculate and feature_id is not None:
+        # What was used of it is used all the same, and taken from the others.
+        others = in_order(slots_of(customer.metered([feature_id]), None), credit_systems=call.catalog.credit_systems)
+        deduct(others, used, costs=call.catalog.costs[feature_id])
     save(call, customer)
     return {"success": True}
 

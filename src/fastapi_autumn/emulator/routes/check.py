@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from fastapi_autumn.emulator import _shapes
+from fastapi_autumn.emulator import _reactions, _shapes
 from fastapi_autumn.emulator._balances import InsufficientBalance
 from fastapi_autumn.emulator._customer import Customer
 from fastapi_autumn.emulator._errors import invalid_inputs, invalid_request
@@ -128,6 +128,7 @@ def _check_and_take(meter: Meter, feature: Document, request: _Check) -> Documen
     if not slots and request.units > 0:
         # Nobody could pay, so nothing is converted either: the amount comes back as it was sent.
         return _answer(request, allowed=False, required=_shapes.number(rounded_input(request.units)), balance=None)
+    watched = _reactions.levels(call, customer, meter.costs, request.entity_id)
     try:
         moves = meter.move(request.units, "reject")
     except InsufficientBalance:
@@ -159,6 +160,8 @@ def _check_and_take(meter: Meter, feature: Document, request: _Check) -> Documen
         balance=meter.balance(meter.moved(moves), expand="balance.feature" in request.expand),
     )
     balances = meter.balances()
+    if _reactions.react(call, customer, watched, request.entity_id):
+        save(call, customer)
     return answer if balances is None else answer | {"balances": balances}
 
 

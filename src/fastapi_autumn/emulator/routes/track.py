@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, cast
 
-from fastapi_autumn.emulator import _shapes, _tokens
+from fastapi_autumn.emulator import _reactions, _shapes, _tokens
 from fastapi_autumn.emulator._balances import InsufficientBalance, OverageBehavior, set_total
 from fastapi_autumn.emulator._clock import DAY
 from fastapi_autumn.emulator._customer import Customer
@@ -24,6 +24,7 @@ from fastapi_autumn.emulator._metering import (
 )
 from fastapi_autumn.emulator._store import Document
 from fastapi_autumn.emulator._validation import Fields, many
+from fastapi_autumn.emulator.routes import locks
 
 _BATCH = 1_000
 
@@ -37,6 +38,7 @@ class _Track:
     timestamp: int | None
     behavior: OverageBehavior
     skip_event: bool
+    lock: locks.Lock | None = None
 
 
 def track(call: Call) -> Any:
@@ -125,6 +127,7 @@ def _read(call: Call, fields: Fields) -> tuple[_Track, list[str]]:
         fields.fail("timestamp", "timestamp cannot be in the future")
     behavior = _read_behavior(fields)
     skip_event = fields.boolean("skip_event")
+    lock = locks.read(fields.object("lock"), call.now)
     fields.boolean("async")
     fields.check()
     if (feature_id is None) == (event_name is None):
@@ -135,7 +138,7 @@ def _read(call: Call, fields: Fields) -> tuple[_Track, list[str]]:
         features = [key for key, found in call.catalog.features.items() if event_name in found["event_names"]]
         if not features:
             raise invalid_request(f"No features found for event name: {event_name}", status=404)
-    request = _Track(customer_id, units_of(value), entity_id, properties, timestamp, behavior, skip_event)
+    request = _Track(customer_id, units_of(value), entity_id, properties, timestamp, behavior, skip_event, lock)
     return request, features
 
 
@@ -152,8 +155,12 @@ def _take(
     deductions: list[Document] = []
     shown: Document = {}
     balances: Document = {}
+    watched: dict[str, _reactions.Level] = {}
     for feature_id in features:
         meter = Meter.of(call, customer, feature_id, request.entity_id, request.properties)
+        if request.lock is not None and not call.catalog.features[feature_id]["consumable"]:
+            raise invalid_request("Lock is not supported for allocated features")
+        watched |= _reactions.levels(call, customer, meter.costs, request.entity_id)
         try:
             moves = meter.move(request.value or zero_takes, request.behavior)
         except InsufficientBalance:
@@ -161,6 +168,9 @@ def _take(
             raise ApiError(
                 400, "insufficient_balance", f"Insufficient balance to deduct {text} from feature {feature_id}"
             ) from None
+        if request.lock is not None and moves:
+            locks.refuse_taken(call, request.lock)
+            locks.keep(meter, request.lock, moves, request.properties)
         if not request.skip_event:
             record_event(
                 call, customer, feature_id, request.value, moves,
@@ -170,6 +180,7 @@ def _take(
         shown |= {key: meter.balance(key)}
         balances |= meter.balances() or ({feature_id: meter.balance(feature_id)} if len(features) > 1 else {})
         deductions += _shapes.deductions(customer, moves)
+    _reactions.react(call, customer, watched, request.entity_id)
     save(call, customer)
     found = [balance for balance in shown.values() if balance is not None]
     balance = found[0] if len(found) == 1 else None
