@@ -380,7 +380,7 @@ def _stranger(request: Request, hosts: Collection[str] | None) -> str | None:
     """
     origin = request.headers.get("origin")
     from_browser = origin is not None or "sec-fetch-site" in request.headers
-    if hosts is None or not from_browser:
+    if hosts is None or not from_browser or request.method == "OPTIONS":  # a question, which does nothing
         return None
     host = urlsplit(f"//{request.headers.get('host', '')}").hostname
     if host not in hosts:
