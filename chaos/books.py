@@ -11,10 +11,10 @@ import httpx
 
 from chaos.client import Call
 from chaos.moments import Moments
-from chaos.settings import LEASE, PRICES, SHUTDOWN_TIMEOUT
+from chaos.settings import PRICES, SHUTDOWN_TIMEOUT
 
-LONGEST_WAIT_SECONDS = LEASE
-"""How long a call may be in memory only, at the most. Outages do not count, and nothing else is excused."""
+LONGEST_WAIT_SECONDS = 10.0
+"""How long a call may be in memory only. It is 0.2 seconds, unless so many processes wait for a processor."""
 LONGEST_STOP_SECONDS = 5 + 5 * SHUTDOWN_TIMEOUT
 """uvicorn waits 5 seconds for calls that are under way; then four steps have a time-out each, and one is to spare."""
 
@@ -137,7 +137,10 @@ async def audit(autumn: httpx.AsyncClient, calls: Sequence[Call], *, left: int, 
             books.longest_wait_before_a_kill = max(books.longest_wait_before_a_kill, moments.wait(call))
             continue
         if call.number in moments.committed:
-            books.longest_wait = max(books.longest_wait, moments.wait(call))
+            wait = moments.wait(call)
+            books.longest_wait = max(books.longest_wait, wait)
+            if wait > LONGEST_WAIT_SECONDS:
+                books.examples.append(f"unwritten for {wait:.3f} s until {moments.committed[call.number]}: {call}")
         if not paid:
             books.served_and_unpaid += 1
             books.examples.append(f"served and unpaid: {call} {charge}")

@@ -281,6 +281,8 @@ async def run(plan: Plan, server: Postgres | None) -> Result:
             await until(lambda: answers(autumn), seconds=30, what="Autumn does not start")
             with process("chaos.service_process", *arguments) as service_process:
                 await until(lambda: listens(port), seconds=30, what="the service does not start")
+                watched = Watched(url)
+                await until(watched.is_drained, seconds=60, what="the workers do not start")
                 faults = FAULTS if plan.faulty else {}
                 for fault in faults.values():
                     await insistently(autumn, "POST", "/emulator/faults", fault | {"times": PLENTY})
@@ -296,7 +298,6 @@ async def run(plan: Plan, server: Postgres | None) -> Result:
                 autumn_process.send_signal(signal.SIGUSR1)
                 active = (await insistently(autumn, "GET", "/emulator/faults"))["active"]
                 await insistently(autumn, "DELETE", "/emulator/faults")
-                watched = Watched(url)
                 with contextlib.suppress(TimeoutError):
                     await until(watched.is_drained, seconds=DRAIN_SECONDS, what="the outbox does not drain")
             left = await watched.rows()
@@ -314,7 +315,7 @@ async def run(plan: Plan, server: Postgres | None) -> Result:
     if books.balance:
         shutil.rmtree(folder)
     else:
-        books.examples += [*(f"left: {row}" for row in left), f"everything is in {folder}"]
+        books.examples = [f"everything is in {folder}", *books.examples, *(f"left: {row}" for row in left)]
     return Result(plan, made, books, counted, time.monotonic() - began)
 
 
