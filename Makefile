@@ -78,4 +78,4 @@ simulate: $(STAMP)  ## Play SEEDS scenarios of the simulated world, new ones eac
 	PYTHONPATH=tests $(BIN)/python -W ignore -m simulation --seeds $(SEEDS)
 
 clean:  ## Remove what make made
-	rm -rf $(VENV) .autumn .interop dist site
+	rm -rf $(VENV) $(VENV)-* .autumn .interop .coverage* dist site

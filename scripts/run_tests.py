@@ -26,7 +26,6 @@ ROOT = Path(__file__).resolve().parents[1]
 CONSTRAINTS = ROOT / "constraints.txt"
 PROJECT = ROOT / "pyproject.toml"
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
-EXTRAS = ".[cli,fast,prices,postgres]"
 
 # The official clients, a browser, the documentation and static analysis say the same on every Python.
 DEPENDS_ON_THE_INTERPRETER = "not interop and not browser and not docs and not static"
@@ -111,7 +110,9 @@ def environment(name: str, python: Path, constraints: Path) -> Path:
     subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
     pip = [made, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     subprocess.run([*pip, "--upgrade", "pip>=25.1"], check=True)
-    subprocess.run([*pip, "--constraint", constraints, "--group", "test", "--editable", EXTRAS], cwd=ROOT, check=True)
+    extras = ",".join(tomllib.loads(PROJECT.read_text())["project"]["optional-dependencies"])
+    wanted = ["--constraint", constraints, "--group", "test", "--editable", f".[{extras}]"]
+    subprocess.run([*pip, *wanted], cwd=ROOT, check=True)
     stamp.touch()
     return made
 
