@@ -264,6 +264,37 @@ async def test_the_application_says_what_is_on_offer(tmp_path):
         assert (await buy(client)).status_code == 404
 
 
+async def test_what_costs_nothing_is_given_once(tmp_path):
+    """A free plan can be neither taken twice nor cancelled and taken again, nor taken once more for each seat."""
+    shop = Shop(tmp_path, plans=["free", "gift"])
+    async with shop.calling() as client:
+        items = [{"feature_id": "ai_credits", "included": 500}]
+        gift = {"plan_id": "gift", "name": "Gift", "add_on": True, "items": items}
+        await shop.autumn.client.call("plans.create", gift)
+
+        async def take(path: str, *, key: str, **body: Any) -> Any:
+            headers = ADA | {"idempotency-key": key}
+            answer = await client.post(f"/billing/{path}", json={"plan_id": "gift"} | body, headers=headers)
+            return answer.json()["detail"]["code"] if answer.is_error else "done"
+
+        assert await take("attach", key="k1") == "done"
+        assert await take("attach", key="k2") == "plan_already_attached"
+        assert await take("cancel", key="k3") == "plan_is_free"
+        assert await take("cancel", key="k4", plan_id="free") == "plan_is_free"
+        assert await take("attach", key="k5", entity_id="seat1") == "plan_not_offered"
+        assert await shop.bought() == 1
+
+
+async def test_a_free_add_on_is_not_on_offer_by_itself(tmp_path):
+    """Autumn gives it to everybody; on the offer as well, it could be taken a second time."""
+    shop = Shop(tmp_path)
+    async with shop.calling() as client:
+        bonus = {"plan_id": "bonus", "name": "Bonus", "add_on": True, "auto_enable": True}
+        await shop.autumn.client.call("plans.create", bonus)
+
+        assert "bonus" not in {plan["id"] for plan in (await client.get("/billing/plans", headers=ADA)).json()}
+
+
 async def test_plans_are_asked_for_once_a_minute(tmp_path):
     """Autumn answers 25 of these a second for the whole organisation, so a busy page shares one answer."""
     shop = Shop(tmp_path, public_plans=True)

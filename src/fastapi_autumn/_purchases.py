@@ -71,35 +71,37 @@ class Offer:
     """The plans that a customer may choose by themselves.
 
     Args:
-        plans: Their ids; None for all but those that cost nothing and that Autumn does not give to everybody.
+        plans: Their ids; None for all that cost something, and the free ones that Autumn gives to everybody.
     """
 
     def __init__(self, plans: Collection[str] | None) -> None:
         self._ids = None if plans is None else tuple(dict.fromkeys(plans))
+        self._missing: list[str] = []
         self._plans = Cached[tuple[Plan, ...]](_current_plans)
 
     async def plans(self, runtime: Runtime, *, newer: bool = False) -> tuple[Plan, ...]:
         """Return them: in the order in which they were named, or else in Autumn's."""
         plans = await self._plans.get(runtime, newer=newer)
         if self._ids is None:
-            return tuple(plan for plan in plans if plan.auto_enable or not is_free(plan))
+            return tuple(plan for plan in plans if not is_free(plan) or (plan.auto_enable and not plan.add_on))
         known = {plan.id: plan for plan in plans}
-        if missing := [id_ for id_ in self._ids if id_ not in known]:
-            _log.warning("plans are on offer that Autumn does not have: %s", ", ".join(missing))
+        missing = [id_ for id_ in self._ids if id_ not in known]
+        if missing != self._missing:
+            self._missing = missing
+            _log.warning("plans are on offer that Autumn does not have: %s", ", ".join(missing) or "none any more")
         return tuple(known[id_] for id_ in self._ids if id_ in known)
 
-    async def has(self, runtime: Runtime, plan_id: str) -> bool:
-        """Tell whether a plan is on offer."""
-        if self._ids is not None:
-            return plan_id in self._ids
-        if any(plan.id == plan_id for plan in await self.plans(runtime)):
-            return True
-        return any(plan.id == plan_id for plan in await self.plans(runtime, newer=True))
+    async def find(self, runtime: Runtime, plan_id: str, *, entity_id: str | None = None) -> Plan | None:
+        """Return a plan on offer, or None; what costs nothing is for customers, not for each of their entities."""
+        for newer in (False, True):
+            for plan in await self.plans(runtime, newer=newer):
+                if plan.id == plan_id:
+                    return None if entity_id is not None and is_free(plan) else plan
+        return None
 
-    async def plan(self, runtime: Runtime, plan_id: str) -> Plan | None:
-        """Return a plan, on offer or not, or None when Autumn has none of this name."""
-        plans = await self._plans.get(runtime)
-        return next((plan for plan in plans if plan.id == plan_id), None)
+    async def is_free(self, runtime: Runtime, plan_id: str) -> bool:
+        """Tell whether a plan costs nothing, on offer or not."""
+        return any(plan.id == plan_id and is_free(plan) for plan in await self._plans.get(runtime))
 
 
 async def _current_plans(client: Operations) -> tuple[Plan, ...]:
@@ -120,13 +122,18 @@ def _costs(price: Mapping[str, object]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a customer asked to buy; `key` is the front end's own name for this one wish, if it gave one."""
+    """What a customer asked to buy.
+
+    `key` is the front end's own name for this one wish, if it gave one. `once` is for what costs nothing, or else it
+    could be taken again and again.
+    """
 
     plan_id: str
     feature_quantities: Mapping[str, int] = field(default_factory=dict)
     entity_id: str | None = None
     success_url: str | None = None
     key: str | None = None
+    once: bool = False
 
     def signature(self, customer_id: str) -> str:
         """Return what two clicks of one wish have in common, as an idempotency key."""
@@ -185,6 +192,10 @@ class Purchases:
     async def _buy(self, runtime: Runtime, customer: Customer, wish: Wish, signature: str) -> AttachResult:
         now, now_ms = asyncio.get_running_loop().time(), runtime.client.now_ms()
         bought = await _bought(runtime, customer, wish)
+        if wish.once and bought:
+            raise RequestRejected(
+                "billing.attach", status=409, code="plan_already_attached", message="You have had this plan already."
+            )
         attempt = self._unknown.pop(signature, None)
         if attempt is None or now >= attempt.until:
             if not wish.key and now_ms % _ONE_WISH_MS < _DOUBLE_CLICK_MS and _since(bought, now_ms - _DOUBLE_CLICK_MS):

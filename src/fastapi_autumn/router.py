@@ -51,6 +51,7 @@ _MOST_ENTITIES = 1000
 
 _OF_A_CHANGE: dict[int | str, dict[str, Any]] = {
     404: {"description": "`plan_not_offered`, or Autumn's own code."},
+    409: {"description": "`plan_already_attached`; `plan_is_free`: there is nothing to cancel."},
     429: {"description": "`busy`: another change of this customer's plans is under way. Nothing was done."},
     504: {"description": "`outcome_unknown`: it may have been done. Show the customer's plans before another try."},
 }
@@ -200,7 +201,7 @@ def _add_changes(
     @router.post("/preview")
     async def preview(body: PreviewRequest, customer: Paying, running: Running) -> Preview:
         """What a plan would cost, now and in the next cycle."""
-        await _offered(offer, running, body.plan_id)
+        await _offered(offer, running, body)
         await running.customers.exists(customer)
         return await running.client.front_end.billing.preview_attach(
             customer.id, body.plan_id, entity_id=body.entity_id, feature_quantities=body.feature_quantities
@@ -220,21 +221,27 @@ def _add_changes(
         `Idempotency-Key`.
         """
         success_url = safe_url(request, body.success_url, "success_url")
-        await _offered(offer, running, body.plan_id)
-        wish = Wish(body.plan_id, body.feature_quantities, body.entity_id, success_url, idempotency_key)
+        plan = await _offered(offer, running, body)
+        wish = Wish(
+            plan.id, body.feature_quantities, body.entity_id, success_url, key=idempotency_key, once=is_free(plan)
+        )
         result = await purchases.buy(running, customer, wish)
         return result.model_copy(update={"payment_url": pages.address(request, result.payment_url)})
 
     @router.post("/cancel", responses=_OF_A_CHANGE)
     async def cancel(body: PlanRequest, customer: Paying, running: Running) -> AttachResult:
-        """End a plan with its cycle; one that costs nothing ends at once, for it has none."""
+        """End a plan with its cycle."""
+        if await offer.is_free(running, body.plan_id):
+            # It would end at once, and begin anew with all its credits.
+            raise refusal(
+                HTTPStatus.CONFLICT, "plan_is_free", "This plan costs nothing, so there is nothing to cancel."
+            )
         await running.customers.exists(customer)
-        plan = await offer.plan(running, body.plan_id)
         return await running.client.front_end.billing.update(
             customer.id,
             body.plan_id,
             entity_id=body.entity_id,
-            cancel_action="cancel_immediately" if plan and is_free(plan) else "cancel_end_of_cycle",
+            cancel_action="cancel_end_of_cycle",
         )
 
     @router.post("/uncancel", responses=_OF_A_CHANGE)
@@ -271,9 +278,11 @@ def _add_pages_elsewhere(router: APIRouter, paying: _Dependency, runtime: _Depen
         return result.model_copy(update={"url": pages.address(request, result.url)})
 
 
-async def _offered(offer: Offer, running: Runtime, plan_id: str) -> None:
-    if not await offer.has(running, plan_id):
+async def _offered(offer: Offer, running: Runtime, body: PreviewRequest) -> Plan:
+    plan = await offer.find(running, body.plan_id, entity_id=body.entity_id)
+    if plan is None:
         raise refusal(HTTPStatus.NOT_FOUND, "plan_not_offered", "This plan is not on offer.")
+    return plan
 
 
 async def _feature_ids(client: Operations) -> frozenset[str]:
