@@ -26,7 +26,7 @@ class Handled(Exception):
     """An error for which the application has a handler."""
 
 
-class Ask(BaseModel):
+class HowToEnd(BaseModel):
     model: str
     how: str = ""
 
@@ -59,7 +59,7 @@ def install_routes(app: FastAPI, closed: list[str]) -> None:
         "/ai/plain",
         dependencies=[Depends(later_dependency), Depends(careful_dependency), Depends(careful_sync_dependency)],
     )
-    async def plain(ask: Ask, charge: ModelCharge, tasks: BackgroundTasks) -> Any:
+    async def plain(ask: HowToEnd, charge: ModelCharge, tasks: BackgroundTasks) -> Any:
         match ask.how:
             case "raises":
                 raise ValueError(ask.how)
@@ -120,17 +120,17 @@ def install_routes(app: FastAPI, closed: list[str]) -> None:
             closed.append(how)
 
     @app.post("/ai/stream", dependencies=[Depends(careful_dependency)])
-    async def stream(ask: Ask, charge: ModelCharge) -> StreamingResponse:
+    async def stream(ask: HowToEnd, charge: ModelCharge) -> StreamingResponse:
         background = BackgroundTask(fail_afterwards) if ask.how == "background raises" else None
         return StreamingResponse(words(ask.how, charge), media_type="text/plain", background=background)
 
     @app.post("/ai/sse", response_class=EventSourceResponse, dependencies=[Depends(careful_dependency)])
-    async def sse(ask: Ask, charge: ModelCharge) -> AsyncIterable[str]:
+    async def sse(ask: HowToEnd, charge: ModelCharge) -> AsyncIterable[str]:
         async for word in words(ask.how, charge):
             yield word.decode()
 
     @app.post("/ai/sync-sse", response_class=EventSourceResponse)
-    def sync_sse(ask: Ask, charge: ModelCharge) -> Iterable[str]:
+    def sync_sse(ask: HowToEnd, charge: ModelCharge) -> Iterable[str]:
         for number in range(5):
             yield f"word {number}\n"
             if ask.how == "raises mid-stream" and number == 2:
@@ -140,7 +140,7 @@ def install_routes(app: FastAPI, closed: list[str]) -> None:
                     pass
 
     @app.post("/ai/other-sse", dependencies=[Depends(careful_dependency)])
-    async def other_sse(ask: Ask, charge: ModelCharge) -> OtherEventSourceResponse:
+    async def other_sse(ask: HowToEnd, charge: ModelCharge) -> OtherEventSourceResponse:
         async def events() -> AsyncIterator[dict[str, str]]:
             async for word in words(ask.how, charge):
                 yield {"data": word.decode()}
@@ -149,14 +149,14 @@ def install_routes(app: FastAPI, closed: list[str]) -> None:
         return OtherEventSourceResponse(events(), background=background)
 
     @app.post("/ai/file", dependencies=[Depends(careful_dependency)])
-    async def file(ask: Ask, charge: ModelCharge) -> FileResponse:
+    async def file(ask: HowToEnd, charge: ModelCharge) -> FileResponse:
         path = "/no/such/file" if ask.how == "no file" else __file__
         return FileResponse(
             path, background=BackgroundTask(fail_afterwards) if ask.how == "background raises" else None
         )
 
     @app.post("/ai/jsonl", dependencies=[Depends(careful_dependency)])
-    async def jsonl(ask: Ask, charge: ModelCharge) -> AsyncIterable[str]:
+    async def jsonl(ask: HowToEnd, charge: ModelCharge) -> AsyncIterable[str]:
         async for word in words(ask.how, charge):
             yield word.decode()
 

@@ -20,13 +20,12 @@ from fastapi_autumn._identity import customer_from
 from fastapi_autumn._machine import MACHINE, Machine
 from fastapi_autumn._openapi import document
 from fastapi_autumn._scope import Runtime, current_request
-from fastapi_autumn.charge import Charge, Charges, Delivery, PriceList
+from fastapi_autumn.charge import Charge, Charges, Delivery
 from fastapi_autumn.client import AutumnClient
 from fastapi_autumn.customers import KnownCustomers
 from fastapi_autumn.errors import ConfigurationError
 from fastapi_autumn.models import Customer
-from fastapi_autumn.pricing import ModelPrices
-from fastapi_autumn.pricing import credits as exact_credits
+from fastapi_autumn.pricing import Prices, price_list
 from fastapi_autumn.router import billing_router
 from fastapi_autumn.settings import AutumnSettings
 from fastapi_autumn.settlement import Charging
@@ -48,8 +47,6 @@ _log = logging.getLogger("fastapi_autumn")
 
 _FIRST_PAUSE_SECONDS = 5.0
 _LONGEST_PAUSE_SECONDS = 300.0
-
-Prices = PriceList | Mapping[str, Decimal | float | str] | str | Path | Callable[[str], Decimal | float | str | None]
 
 
 class Autumn:
@@ -82,7 +79,7 @@ class Autumn:
         self._machine = machine
         self.settings = settings or AutumnSettings.load()
         self.settings.require_backend()
-        self.prices = _price_list(prices if prices is not None else self.settings.prices)
+        self.prices = price_list(prices if prices is not None else self.settings.prices)
         self._catalog = catalog
         self._http_client = http_client
         self._transport = transport
@@ -378,15 +375,6 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
-@dataclass(frozen=True, slots=True)
-class _PriceFunction:
-    function: Callable[[str], Decimal | float | str | None]
-
-    def get_model_credits(self, model: str) -> Decimal | None:
-        price = self.function(model)
-        return None if price is None else exact_credits(price)
-
-
 def default_catalog() -> "Catalog":
     """Return what an emulator starts with: `autumn_config.py` in the working directory, or else the example.
 
@@ -398,17 +386,3 @@ def default_catalog() -> "Catalog":
 
     path = Path("autumn_config.py")
     return Catalog.load(path) if path.exists() else Catalog.from_source(TEMPLATES["credits"], path)
-
-
-def _price_list(prices: Prices | None) -> PriceList:
-    if prices is None:
-        raise ConfigurationError(
-            'There is no price list: pass prices={"gpt-4o": 3} to Autumn, or set AUTUMN_PRICES to a TOML file.'
-        )
-    if isinstance(prices, str | Path):
-        return ModelPrices.from_toml(prices)
-    if isinstance(prices, Mapping):
-        return ModelPrices(prices)
-    if callable(prices):
-        return _PriceFunction(prices)
-    return prices

@@ -74,7 +74,7 @@ class AutumnSettings(BaseSettings):
     """The metered feature that a paid call uses."""
     prices: Path | None = None
     """A TOML price list, used when `Autumn` is given none."""
-    max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=0)
+    max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=0)
     """Larger request bodies on the covered paths are answered with 413 before they are parsed; 0 is no limit."""
     idempotency_header: str = Field(default="Idempotency-Key", pattern=r"^[A-Za-z0-9-]*$")
     """The header under which callers send a key of their own, so that one answer has one price; empty is none."""

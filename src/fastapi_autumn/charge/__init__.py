@@ -6,7 +6,7 @@ a script all charge the same way.
 """
 
 from fastapi_autumn.charge._charge import Charge
-from fastapi_autumn.charge._charges import Charges, PriceList, Requirement
+from fastapi_autumn.charge._charges import Charges, Requirement
 from fastapi_autumn.charge._delivery import Delivery
 
-__all__ = ["Charge", "Charges", "Delivery", "PriceList", "Requirement"]
+__all__ = ["Charge", "Charges", "Delivery", "Requirement"]

@@ -21,7 +21,7 @@ from fastapi_autumn.errors import (
     UnknownModel,
 )
 from fastapi_autumn.models import Balance, CheckResult, Customer, CustomerRecord
-from fastapi_autumn.pricing import to_json_number
+from fastapi_autumn.pricing import PriceList, to_json_number
 from fastapi_autumn.settings import AutumnSettings
 from fastapi_autumn.settlement import Charging, Entry, Outcome, ledger
 from fastapi_autumn.settlement.entry import Doubt
@@ -30,20 +30,12 @@ from fastapi_autumn.settlement.replies import PaidCharge
 if TYPE_CHECKING:
     from fastapi_autumn.settlement.outbox import Outbox
 
-__all__ = ["Charges", "PriceList", "Requirement"]
+__all__ = ["Charges", "Requirement"]
 
 _log = logging.getLogger("fastapi_autumn")
 
 _LONGEST_HOLD_MS = 24 * 3600 * 1000 - 300_000
 """Autumn refuses a hold of more than 24 hours. The rest is for what is left of a difference between the clocks."""
-
-
-class PriceList(Protocol):
-    """What a model call costs."""
-
-    def get_model_credits(self, model: str) -> Decimal | None:
-        """Return the price of one call in credits, or None for a model that is not on the list."""
-        ...
 
 
 class Requirement(Protocol):
