@@ -82,7 +82,7 @@ async def test_the_key_is_never_seen(tmp_path, caplog, answer, operation):
         except AutumnError as error:
             seen += [str(error), repr(error), *traceback.format_exception(error)]
         seen.append(repr(autumn.client))
-        seen.append(repr([entry for _, entry in await autumn.outbox.list()]))
+        seen.append(repr(await autumn.outbox.store.list()))
     await client.aclose()
     seen.append(caplog.text)
 
