@@ -351,6 +351,8 @@ async def test_the_first_decision_counts(bench):
 async def test_decided_in_a_thread(bench):
     """A `def` handler runs in a thread of its own, and may decide there; what wakes the outbox stays in the loop."""
     charges = [await bench.open("small") for _ in range(20)]
+    # It then refuses to be woken up by another thread.
+    asyncio.get_running_loop().set_debug(True)
     decided = await asyncio.gather(
         *(asyncio.to_thread(charge.refund) for charge in charges),
         *(asyncio.to_thread(charge.keep) for charge in charges),

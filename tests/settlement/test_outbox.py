@@ -338,6 +338,24 @@ async def test_a_stop_writes_everything_and_leaves(open_outbox, store):
     assert await store.workers() == []
 
 
+async def test_what_ends_during_the_last_commit_is_written_too(open_outbox, store):
+    """A worker leaves when nothing is left to write, and not when the first commit after the stop is through."""
+    outbox = await open_outbox(store)
+    first, last = a_refund(outbox), a_refund(outbox)
+    before = store.before
+
+    async def end_meanwhile(what):
+        if what == "commit" and outbox.stopping and not outbox.unwritten:
+            store.before = before
+            outbox.end(last, owed=True)
+
+    store.before = end_meanwhile
+    outbox.end(first, owed=True)
+    await outbox.stop(within=30)
+
+    assert set(await rows(store)) == {first.charge_id, last.charge_id}
+
+
 async def test_a_stop_revives_a_writer_that_was_cancelled(open_outbox, store):
     """An event loop that is torn down cancels the writer first; the last charges are closed after that."""
     outbox = await open_outbox(store)

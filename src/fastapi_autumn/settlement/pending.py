@@ -79,10 +79,9 @@ class Pending:
     def take_back(self, taken: Taken) -> None:
         """Keep what could not be written; what came in meanwhile is newer and wins."""
         for charge_id, change in taken.changes.items():
-            # A commit that failed may have got through all the same.
-            tried = replace(change, fresh=False) if isinstance(change, Opened) else change
-            newer = self._changes.setdefault(charge_id, tried)
+            newer = self._changes.setdefault(charge_id, change)
             if isinstance(newer, Opened):
+                # A commit that failed may have got through all the same.
                 self._changes[charge_id] = replace(newer, fresh=False)
         self._unwritten = {**taken.unwritten, **self._unwritten}
 
