@@ -277,7 +277,7 @@ class Autumn:
                 outbox,
                 delivery.find_unwritten,
                 silence=silence,
-                knows_the_time=lambda: client.knows_the_time,
+                knows_the_time=delivery.knows_the_time,
                 machine=machine,
             )
             rescuer.start()

@@ -149,6 +149,33 @@ async def test_short_lived_processes_settle_a_dead_one(open_outbox, machine):
     assert [state for state, _ in (await rows(dead.store)).values()] == ["due"]
 
 
+async def test_an_hour_by_a_clock_that_may_be_wrong_proves_nothing(open_outbox, machine):
+    """A process that does not know Autumn's clock takes nobody for dead by theirs, and asks only if somebody may be."""
+    dead = await open_outbox()
+    await kill(dead)
+    job = await open_outbox()
+    answers = []
+
+    async def knows_the_time() -> bool:
+        return answers.pop(0)
+
+    finder = Finder()
+    rescuer = Rescuer(job, finder, silence=SILENCE, knows_the_time=knows_the_time, machine=machine)
+    await rescuer.look_round()
+    machine.advance(hours=2)
+    await beat(job)
+    rescuer._watched.clear()
+    answers.append(False)
+    await rescuer.look_round()
+    assert finder.asked == []
+
+    answers.append(True)
+    rescuer._watched.clear()
+    await rescuer.look_round()
+
+    assert [worker.id for worker in finder.asked] == [dead.worker_id]
+
+
 async def test_each_dead_worker_is_settled_by_one(living, open_outbox, other, machine):
     """Of several that see a worker die one takes care of it; if that one fails, another does a little later."""
     second = await open_outbox()

@@ -1,5 +1,6 @@
 """Doing at Autumn what the entries of the outbox need."""
 
+import contextlib
 import logging
 from dataclasses import replace
 from decimal import Decimal
@@ -11,6 +12,7 @@ from fastapi_autumn._machine import MACHINE, Machine
 from fastapi_autumn.charge._event_log import EventLog
 from fastapi_autumn.client import AutumnClient
 from fastapi_autumn.errors import (
+    AutumnError,
     CustomerNotFound,
     DuplicateRequest,
     LockNotClaimable,
@@ -86,6 +88,13 @@ class Delivery:
             _log.error("Charge %s ends with a shortfall: %s", entry.charge_id, short)
             return Result(replace(short.entry, last_error=str(short)), "shortfall")
         return Result(entry, None)
+
+    async def knows_the_time(self) -> bool:
+        """Make sure that Autumn's clock is known, if need be by asking Autumn anything; False if it does not answer."""
+        if not self._client.knows_the_time:
+            with contextlib.suppress(AutumnError):
+                await self._client.get("organization/me")
+        return self._client.knows_the_time
 
     async def find_unwritten(self, worker: "WorkerRow") -> list[Entry]:
         """Find the charges that a dead worker made and never wrote down, and return what gives them back.

@@ -23,6 +23,10 @@ _CERTAIN_SILENCE_MS = 3_600_000
 so that processes which never live long enough to watch it in silence settle its charges too."""
 
 
+async def _known() -> bool:
+    return True
+
+
 class Rescuer:
     """Looks for workers that fell silent, and takes over what they left.
 
@@ -30,7 +34,8 @@ class Rescuer:
         outbox: The outbox of the worker that looks.
         find_unwritten: Finds at Autumn the charges of a silent worker that it never wrote down, and returns what gives
             them back.
-        knows_the_time: Whether Autumn's clock is known here, by which workers note when they were last seen.
+        knows_the_time: Makes sure that Autumn's clock is known here, by which workers note when they were last seen;
+            False if that cannot be had now. It is asked only where something depends on it.
         silence: Seconds without a heartbeat after which a worker is taken for dead. It has to cover the lease, in which
             a worker may still begin deductions, the time-out of such a call, and the delay of the event log.
         machine: The steady clock.
@@ -42,7 +47,7 @@ class Rescuer:
         find_unwritten: Callable[[WorkerRow], Awaitable[Sequence[Entry]]],
         *,
         silence: float,
-        knows_the_time: Callable[[], bool] = lambda: True,
+        knows_the_time: Callable[[], Awaitable[bool]] = _known,
         machine: Machine = MACHINE,
     ) -> None:
         self._outbox = outbox
@@ -87,7 +92,7 @@ class Rescuer:
         if adopted:
             _log.warning("A process stopped with %d charges open. They are settled now.", adopted)
             self._outbox.has_due.set()
-        for worker in self._silent(await store.workers()):
+        for worker in await self._silent(await store.workers()):
             if not await self._claim(worker):
                 continue
             try:
@@ -112,7 +117,7 @@ class Rescuer:
             self._claimed[worker.id] = steady + _CLAIM_MS / 1000
         return True
 
-    def _silent(self, workers: Sequence[WorkerRow]) -> list[WorkerRow]:
+    async def _silent(self, workers: Sequence[WorkerRow]) -> list[WorkerRow]:
         """Return the workers that were silent for long enough.
 
         The silence is measured here, by a clock that does not jump, and only while this process could write itself:
@@ -127,11 +132,12 @@ class Rescuer:
         }
         if not self._outbox.shows_life:
             return []
-        if not self._knows_the_time():
-            return [worker for worker in others if steady - self._watched[worker.id][1] > self._silence]
-        long_ago = self._outbox.now() - _CERTAIN_SILENCE_MS - int(self._silence * 1000)
-        return [
-            worker
-            for worker in others
-            if steady - self._watched[worker.id][1] > self._silence or worker.seen_at < long_ago
-        ]
+        silent = [worker for worker in others if steady - self._watched[worker.id][1] > self._silence]
+        gone = [worker for worker in others if worker not in silent and self._is_long_gone(worker)]
+        if gone and await self._knows_the_time():
+            # Again, by what the time is really.
+            silent += [worker for worker in gone if self._is_long_gone(worker)]
+        return silent
+
+    def _is_long_gone(self, worker: WorkerRow) -> bool:
+        return worker.seen_at < self._outbox.now() - _CERTAIN_SILENCE_MS - int(self._silence * 1000)
