@@ -191,7 +191,8 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def process(module: str, *arguments: object) -> Any:
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PYTHONWARNINGS": "ignore"}
+    path = ":".join(map(str, (ROOT / "src", ROOT, ROOT / "tests")))
+    environment = os.environ | {"PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, "-m", module, *map(str, arguments)]
     started = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)
     try:
@@ -205,6 +206,12 @@ def process(module: str, *arguments: object) -> Any:
             raise
         finally:
             started.stdin.close()
+
+
+def talk_to(port: int) -> httpx.AsyncClient:
+    """Return a client that asks Autumn past whatever stands before it."""
+    headers = {"authorization": f"Bearer {EMULATOR_KEY}", "x-api-version": "2.3.0"} | AUDIT
+    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=10)
 
 
 async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float, what: str) -> None:
@@ -273,11 +280,10 @@ async def run(plan: Plan, server: Postgres | None) -> Result:
         away = lambda seconds: stop_server(server, seconds)  # noqa: E731 - beside its counterpart
     autumn_port, port = free_port(), free_port()
     autumn_url = f"http://127.0.0.1:{autumn_port}"
-    headers = {"authorization": f"Bearer {EMULATOR_KEY}", "x-api-version": "2.3.0"} | AUDIT
     arguments = (folder, port, WORKERS, autumn_url, url, plan.charging, plan.handler_ms, int(plan.faulty))
     began = time.monotonic()
     with process("chaos.autumn_process", folder, autumn_port, int(not plan.faulty)) as autumn_process:
-        async with httpx.AsyncClient(base_url=autumn_url, headers=headers, timeout=10) as autumn:
+        async with talk_to(autumn_port) as autumn:
             await until(lambda: answers(autumn), seconds=30, what="Autumn does not start")
             with process("chaos.service_process", *arguments) as service_process:
                 await until(lambda: listens(port), seconds=30, what="the service does not start")

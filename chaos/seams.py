@@ -75,6 +75,10 @@ class WatchedAutumn(Autumn):
         """Say what to report, and where."""
         self._watched = folder, ended, faulty
 
+    def new_store(self) -> Store:
+        """Return another store with this account, which reports nothing."""
+        return super()._make_store()
+
     def _make_store(self) -> Store:
         folder, ended, faulty = self._watched
         return ReportingStore(super()._make_store(), folder, ended, faulty=faulty)

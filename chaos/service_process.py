@@ -93,8 +93,8 @@ class CountingHandler(logging.Handler):
                 report(self._folder, COUNTS, name.replace(" ", "_"))
 
 
-def application(folder: Path, autumn_url: str, outbox_url: str, charging: Any, handler_ms: str, faulty: str) -> FastAPI:
-    settings = AutumnSettings(
+def settings_of(autumn_url: str, outbox_url: str, charging: Any) -> AutumnSettings:
+    return AutumnSettings(
         _env_file=None,
         secret_key="am_sk_test_emulator",
         base_url=autumn_url,
@@ -107,6 +107,10 @@ def application(folder: Path, autumn_url: str, outbox_url: str, charging: Any, h
         ensure_ttl=30,
         shutdown_timeout=SHUTDOWN_TIMEOUT,
     )
+
+
+def application(folder: Path, autumn_url: str, outbox_url: str, charging: Any, handler_ms: str, faulty: str) -> FastAPI:
+    settings = settings_of(autumn_url, outbox_url, charging)
     ended: list[str] = []
     autumn = WatchedAutumn(settings, prices=PRICES, transport=CountingTransport(folder, autumn_url))
     autumn.watch(folder, ended, faulty=faulty == "1")
