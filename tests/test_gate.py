@@ -7,10 +7,11 @@ from typing import Annotated, Any
 import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, File, Form, Header, HTTPException, Request, Security, UploadFile
+from fastapi.responses import JSONResponse
 from fastapi.security import SecurityScopes
 from pydantic import BaseModel
 
-from fastapi_autumn import Charge, CreditGate, Customer, ModelCharge
+from fastapi_autumn import Charge, CreditGate, Customer, ModelCharge, charges_of
 from fastapi_autumn.emulator import EMULATOR_KEY
 from service import Service
 
@@ -392,6 +393,28 @@ async def test_unlimited_balance_has_no_remaining_header(tmp_path):
 
         assert response.headers["autumn-credits-charged"] == "5"
         assert "autumn-credits-remaining" not in response.headers
+
+
+async def test_exception_handler_reaches_the_charge(tmp_path):
+    """An exception handler that answers 200 can give the charge back; elsewhere there is none."""
+    service = Service(tmp_path)
+
+    @service.app.exception_handler(LookupError)
+    async def nothing_found(request: Request, error: LookupError) -> JSONResponse:
+        return JSONResponse([charge.refund("nothing was found") for charge in charges_of(request)])
+
+    @service.app.post("/ai/chat")
+    async def chat(charge: ModelCharge) -> Any:
+        raise LookupError
+
+    @service.app.post("/free")
+    async def free() -> Any:
+        raise LookupError
+
+    async with service.calling() as client:
+        assert (await client.post("/ai/chat", json={"model": "large"})).json() == [True]
+        assert (await client.post("/free")).json() == []
+        assert await service.used() == 0
 
 
 async def test_properties_and_charge_id_are_in_the_event(tmp_path):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fastapi_autumn.errors import AutumnError as AutumnError
     from fastapi_autumn.gate import CreditGate as CreditGate
     from fastapi_autumn.gate import ModelCharge as ModelCharge
+    from fastapi_autumn.gate import charges_of as charges_of
     from fastapi_autumn.middleware import AutumnMiddleware as AutumnMiddleware
     from fastapi_autumn.models import Balance as Balance
     from fastapi_autumn.models import Customer as Customer
@@ -35,6 +36,7 @@ _HOMES = {
     "Customer": "models",
     "ModelCharge": "gate",
     "ModelPrices": "pricing",
+    "charges_of": "gate",
 }
 
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the names are those of the table

@@ -11,9 +11,8 @@ Nothing here does I/O. The middleware reports what passes through it, and `_scop
 Where the latter is missing, an exception after a complete body counts as the route's, in favour of the customer.
 """
 
-from collections.abc import Iterator
+import traceback
 from http import HTTPStatus
-from types import FrameType
 from typing import Any
 
 from starlette.requests import ClientDisconnect
@@ -146,13 +145,8 @@ def _is_from_event_stream(error: BaseException) -> bool:
 
 def _task_of(error: BaseException) -> str:
     """Return the package whose function the failed task ran, or nothing where there is no traceback."""
-    packages = (str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame in _frames(error))
-    return next((package for package in packages if package not in {"anyio", "asyncio"}), "")
-
-
-def _frames(error: BaseException) -> Iterator[FrameType]:
-    """From the outermost to the one that raised."""
-    traceback = error.__traceback__
-    while traceback is not None:
-        yield traceback.tb_frame
-        traceback = traceback.tb_next
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if package not in {"anyio", "asyncio"}:
+            return package
+    return ""

@@ -23,7 +23,7 @@ from fastapi_autumn.models import Customer
 from fastapi_autumn.pricing import credits as exact_credits
 from fastapi_autumn.settings import Charging
 
-__all__ = ["CreditGate", "ModelCharge"]
+__all__ = ["CreditGate", "ModelCharge", "charges_of"]
 
 _log = logging.getLogger("fastapi_autumn")
 
@@ -213,6 +213,15 @@ ModelCharge = Annotated[Charge, Depends(CreditGate())]
 
 The same, spelled out: `charge: Annotated[Charge, Depends(CreditGate())]`.
 """
+
+
+def charges_of(connection: HTTPConnection) -> tuple[Charge, ...]:
+    """Return what has been charged for a request or a WebSocket so far, where no parameter hands the charge over.
+
+    That is in an exception handler, in another middleware, or in a framework's callback.
+    """
+    state = request_state(connection.scope)
+    return () if state is None else tuple(state.charges)
 
 
 def _named(connection: HTTPConnection) -> str:
