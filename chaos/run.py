@@ -44,6 +44,7 @@ WORKERS = 3
 AT_ONCE = 30
 PLENTY = 1_000_000
 DRAIN_SECONDS = 180
+REST_SECONDS = 2.0
 ROOT = Path(__file__).resolve().parents[1]
 
 FAULTS: dict[str, dict[str, Any]] = {
@@ -177,6 +178,8 @@ class Director:
             self._tell(act)
         await outage
         self.outages.append((began, time.time()))
+        # Or else outages in a row are one, which may be longer than a stop can wait.
+        await asyncio.sleep(REST_SECONDS)
 
     def _tell(self, act: Act) -> None:
         assert act.worker is not None
@@ -321,6 +324,7 @@ async def run(plan: Plan, server: Postgres | None) -> Result:
     if books.balance:
         shutil.rmtree(folder)
     else:
+        (folder / "outages").write_text("\n".join(f"{began:.3f} {ended:.3f}" for began, ended in director.outages))
         books.examples = [f"everything is in {folder}", *books.examples, *(f"left: {row}" for row in left)]
     return Result(plan, made, books, counted, time.monotonic() - began)
 
