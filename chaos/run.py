@@ -41,9 +41,9 @@ from postgres import Postgres
 
 CUSTOMERS = 200
 WORKERS = 3
-AT_ONCE = 30
+AT_ONCE = 16
 PLENTY = 1_000_000
-DRAIN_SECONDS = 180
+DRAIN_SECONDS = 900
 REST_SECONDS = 2.0
 ROOT = Path(__file__).resolve().parents[1]
 
