@@ -16,7 +16,7 @@ from fastapi_autumn.charge import Charge, Charges, Delivery
 from fastapi_autumn.client import AutumnClient
 from fastapi_autumn.customers import KnownCustomers
 from fastapi_autumn.emulator import EMULATOR_KEY, Emulator
-from fastapi_autumn.errors import ConnectFailed, NoAnswer
+from fastapi_autumn.errors import ConnectFailed, NoAnswer, Overloaded
 from fastapi_autumn.pricing import ModelPrices
 from fastapi_autumn.settlement.entry import Entry
 from fastapi_autumn.settlement.outbox import Outbox
@@ -86,6 +86,10 @@ async def _none(line: Line, arrive: Any, operation: str, key: str | None) -> Ans
 
 async def _refused(line: Line, arrive: Any, operation: str, key: str | None) -> Answer:
     raise ConnectFailed(operation, "connection refused")
+
+
+async def _held_back(line: Line, arrive: Any, operation: str, key: str | None) -> Answer:
+    raise Overloaded(operation, "Autumn is down", retry_after=1)
 
 
 async def _lost(line: Line, arrive: Any, operation: str, key: str | None) -> Answer:
@@ -161,6 +165,7 @@ async def _meanwhile(line: Line, arrive: Any, operation: str, key: str | None) -
 FAULTS = {
     "none": _none,
     "refused": _refused,
+    "held back": _held_back,
     "lost": _lost,
     "late": _late,
     "answer lost": _answer_lost,

@@ -221,7 +221,7 @@ async def test_what_was_not_sent_is_sent_later_under_the_same_key(bench):
 
 
 async def test_it_waits_longer_each_time(bench):
-    """The pause doubles up to five minutes; being told to slow down does not count as a failure."""
+    """The pause doubles up to five minutes; being told to slow down, or being held back here, is no failure."""
     charge = await bench.open()
     charge.refund()
     pauses = []
@@ -237,6 +237,12 @@ async def test_it_waits_longer_each_time(bench):
     await bench.round()
     (row,) = await bench.rows()
     assert 7 <= (row.entry.due_at - bench.machine.ms) / 1000 <= 8
+    assert row.entry.attempts == 14
+    bench.machine.advance(seconds=8)
+    bench.line.fault("balances.track", "held back")
+    await bench.round()
+    (row,) = await bench.rows()
+    assert 1 <= (row.entry.due_at - bench.machine.ms) / 1000 <= 2
     assert row.entry.attempts == 14
 
 

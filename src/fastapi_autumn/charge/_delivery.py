@@ -16,6 +16,7 @@ from fastapi_autumn.errors import (
     CustomerNotFound,
     DuplicateRequest,
     LockNotClaimable,
+    Overloaded,
     RateLimited,
     RequestRejected,
     Unavailable,
@@ -254,7 +255,8 @@ class Delivery:
         pause = min(_LONGEST_BACKOFF_MS, _FIRST_BACKOFF_MS * 2 ** min(attempts - 1, 20)) * jitter
         if after is not None:
             pause = min(after, _LONGEST_RETRY_AFTER_SECONDS) * 1000 + _FIRST_BACKOFF_MS * jitter
-        if isinstance(error, RateLimited):
+        if isinstance(error, RateLimited | Overloaded):
+            # Nothing was tried.
             attempts = entry.attempts
         return replace(entry, attempts=attempts, due_at=self._now() + int(pause), last_error=str(error))
 
