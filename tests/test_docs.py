@@ -55,7 +55,9 @@ def test_programs_run(page, tmp_path):
             check=False,
             timeout=120,
         )
-        assert (done.returncode, done.stderr) == (0, ""), done.stdout
+        # Without a terminal the emulator says that it is on, which is not what is tested here.
+        said = [line for line in done.stderr.splitlines() if not line.startswith("AUTUMN_EMULATOR is on")]
+        assert (done.returncode, said) == (0, []), done.stdout
 
 
 def test_operations_are_those_of_the_client():

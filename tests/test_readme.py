@@ -79,7 +79,9 @@ def test_programs_run(directory, name):
         timeout=120,
     )
 
-    assert (done.returncode, done.stderr) == (0, "")
+    # Without a terminal the emulator says that it is on, which is not what is tested here.
+    said = [line for line in done.stderr.splitlines() if not line.startswith("AUTUMN_EMULATOR is on")]
+    assert (done.returncode, said) == (0, [])
 
 
 def test_call_and_refusal(service):
