@@ -1,5 +1,6 @@
 """The operations `balances.*`."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Literal
@@ -274,9 +275,10 @@ class Balances:
     ) -> bool:
         """Give a customer credits once, however often this is called with the same `key`.
 
-        The key names the reason, such as `welcome:ada` or `invoice:4711`; it becomes the id of the balance and the
-        idempotency key. True says that this call has granted, False that an earlier one had. An unknown outcome is
-        looked up in the customer's balances, and raised where they do not show it: call again later, with the same key.
+        The key names the reason, such as `welcome` or `invoice:4711`, for this customer and feature; it becomes the id
+        of the balance, and the idempotency key is made from it. True says that this call has granted, False that an
+        earlier one had. An unknown outcome is looked up in the customer's balances, and raised where they do not show
+        it: call again later, with the same key.
 
         Two things prove an earlier grant: Autumn's memory of keys, for a day, and the balance, until it is used up. Who
         calls again after a day for a grant that may be used up has to remember the key.
@@ -297,7 +299,7 @@ class Balances:
             balance_id=key,
         )
         try:
-            await self._caller.read(Done, "balances.create", body, idempotency_key=f"grant:{key}")
+            await self._caller.read(Done, "balances.create", body, idempotency_key=_key_of(body))
         except Uncertain as error:
             if await self._has_grant(customer_id, feature_id, key, entity_id):
                 return not isinstance(error, DuplicateRequest)
@@ -380,3 +382,9 @@ class Balances:
         """
         body = given(customer_id=customer_id, feature_id=feature_id, balance_id=balance_id, entity_id=entity_id)
         await self._caller.read(Done, "balances.delete", body)
+
+
+def _key_of(grant: Mapping[str, Any]) -> str:
+    """Make the idempotency key of a grant: one namespace holds those of all customers, and a header takes ASCII."""
+    named = [grant.get(name) for name in ("customer_id", "entity_id", "feature_id", "balance_id")]
+    return f"grant:{hashlib.sha256(repr(named).encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
