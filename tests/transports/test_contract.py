@@ -460,3 +460,17 @@ async def test_name_that_can_be_no_host_means_nothing_was_sent(connect, host):
     async with connect(f"http://{host}") as transport:
         with pytest.raises(ConnectFailed):
             await post(transport)
+
+
+async def test_answer_that_echoes_the_key_has_stars_in_its_place(connect):
+    """What stands at the address may repeat what it was sent; nobody above the transport sees the key in it."""
+
+    async def handler(connection: Connection) -> None:
+        request = await connection.read_request()
+        sent = request.headers["authorization"]
+        await connection.answer(sent.encode(), extra=f"X-Sent: {sent}\r\n")
+
+    async with serve(handler) as server, connect(server.url) as transport:
+        answer = await post(transport)
+
+    assert (answer.body, answer.headers["x-sent"]) == (b"Bearer ***", "Bearer ***")

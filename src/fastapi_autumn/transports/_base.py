@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from fastapi_autumn.errors import UnsendableRequest
 
-__all__ = ["LARGEST_ANSWER", "Answer", "Transport", "is_compressed", "refuse_unsendable"]
+__all__ = ["LARGEST_ANSWER", "Answer", "Transport", "is_compressed", "refuse_unsendable", "without_key"]
 
 LARGEST_ANSWER = 16 * 1024 * 1024
 """Bytes of an answer's body. A page of Autumn's longest list has less than one megabyte."""
@@ -74,3 +74,12 @@ def _unsendable(path: str, what: str) -> UnsendableRequest:
 def is_compressed(headers: Mapping[str, str]) -> bool:
     """Tell whether the body is compressed. Nobody asked for that, and a little of it can become a lot of memory."""
     return headers.get("content-encoding", "identity").lower() != "identity"
+
+
+def without_key(answer: Answer, bearer: SecretStr | None) -> Answer:
+    """Return the answer with stars where it echoes the key, as whatever stands at the address may do."""
+    key = "" if bearer is None else bearer.get_secret_value()
+    if not key or (key.encode() not in answer.body and not any(key in value for value in answer.headers.values())):
+        return answer
+    headers = {name: value.replace(key, "***") for name, value in answer.headers.items()}
+    return Answer(answer.status, headers, answer.body.replace(key.encode(), b"***"))

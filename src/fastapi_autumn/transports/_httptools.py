@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from fastapi_autumn.errors import ConnectFailed, NoAnswer
-from fastapi_autumn.transports._base import Answer, refuse_unsendable
+from fastapi_autumn.transports._base import Answer, refuse_unsendable, without_key
 from fastapi_autumn.transports._connecting import open_socket
 from fastapi_autumn.transports._environment import origin, port_of, proxy_for, ssl_context
 from fastapi_autumn.transports._httpx import HttpxTransport
@@ -68,7 +68,7 @@ class HttptoolsTransport:
         # Cheaper than asyncio.timeout, which would cost as much as reading the answer.
         timer = loop.call_at(deadline, connection.time_out)
         try:
-            return await answer
+            return without_key(await answer, bearer)
         except TimeoutError:
             raise NoAnswer(path, f"no answer within {self._timeout:g} s", timed_out=True) from None
         except MalformedAnswer as error:

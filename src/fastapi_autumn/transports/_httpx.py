@@ -7,7 +7,7 @@ import httpx
 from pydantic import SecretStr
 
 from fastapi_autumn.errors import ConfigurationError, ConnectFailed, NoAnswer, Overloaded, Unavailable
-from fastapi_autumn.transports._base import LARGEST_ANSWER, Answer, is_compressed, refuse_unsendable
+from fastapi_autumn.transports._base import LARGEST_ANSWER, Answer, is_compressed, refuse_unsendable, without_key
 from fastapi_autumn.transports._environment import origin, proxy_for, ssl_context
 
 __all__ = ["HttpxTransport"]
@@ -49,7 +49,7 @@ class HttpxTransport:
             raise ConnectFailed(path, "the httpx client is closed")
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._send(method, path, body, headers, bearer)
+                return without_key(await self._send(method, path, body, headers, bearer), bearer)
         except asyncio.CancelledError as error:
             error.__context__ = None
             raise error.with_traceback(None) from None
