@@ -24,6 +24,21 @@ def current() -> Any:
     return events._get_running_loop() or _thread_of
 
 
+_generators: dict[int, Any] = {}
+
+
+def first_iteration(generator: Any) -> None:
+    """Remember whose asynchronous generator it is."""
+    _generators[id(generator)] = current()
+
+
+def last_reference(generator: Any) -> None:
+    """Have its process close an asynchronous generator that nobody refers to any more, as asyncio does."""
+    loop = _generators.pop(id(generator), None)
+    if loop is not None and not loop.dead:
+        loop.call_soon_threadsafe(loop.create_task, generator.aclose())
+
+
 class ProcessLoop(asyncio.AbstractEventLoop):
     """One process.
 
@@ -162,11 +177,6 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         error = f"{context.get('message')}: {context.get('exception')!r}"
         self.world.note(self.name, f"error in the event loop: {error}")
         self.world.errors.append(f"{self.name}: {error}")
-
-    def finalize(self, generator: Any) -> None:
-        """Close an asynchronous generator that nobody refers to any more, as asyncio does."""
-        if not self.dead:
-            self.call_soon_threadsafe(self.create_task, generator.aclose())
 
     async def shutdown_asyncgens(self) -> None:
         """Do nothing."""

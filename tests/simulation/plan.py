@@ -17,16 +17,20 @@ _SETTLING = ["0.5", "0", "2", "7.25"]
 _QUOTIENTS = ["1/3", "1/7"]
 
 
-def generate(seed: int, *, calls: tuple[int, int] = (12, 40)) -> Plan:
-    """Draw a plan. Rare things are common in it: most plans have a theme or two, and all else is quiet."""
-    draw = random.Random(seed)  # noqa: S311 - the same seed has to give the same plan
-    count = draw.randint(*calls)
-    span = draw.choice([5.0, 20.0, 40.0, 90.0])
+def generate(seed: int, *, layer: str = "full") -> Plan:
+    """Draw a plan. Rare things are common in it: most plans have a theme or two, and all else is quiet.
+
+    The same seed gives different plans in the two layers.
+    """
+    draw = random.Random(f"{layer} {seed}" if layer != "full" else seed)  # noqa: S311 - the same seed has to give the same plan
+    count = draw.randint(20, 60) if layer == "lean" else draw.randint(12, 40)
+    span = draw.choice([3.0, 8.0, 15.0, 40.0] if layer == "lean" else [5.0, 20.0, 40.0, 90.0])
     workers = draw.choice([1, 1, 2, 2, 3, 4])
     hold = draw.choice([0.0, 0.0, 0.3, 1.0])
     plan: Plan = {
         "seed": seed,
         "workers": [{"start": round(draw.uniform(0, 0.05), 4)} for _ in range(workers)],
+        "layer": layer,
         "store": "memory",
         "policy": draw.choice(["deny", "deny", "deny", "allow"]),
         "calls": [],
@@ -36,7 +40,7 @@ def generate(seed: int, *, calls: tuple[int, int] = (12, 40)) -> Plan:
         "db_weather": [],
         "world": [],
         "log": {"delay": draw.choice([0.02, 0.5, 3.0, 8.0])},
-        "end": span + 15.0,
+        "end": span + 10.0,
     }
     themes = draw.sample(list(_THEMES), draw.choice([0, 1, 1, 2, 2, 3]))
     plan["themes"] = themes
@@ -220,9 +224,15 @@ def _clocks(draw: random.Random, plan: Plan, span: float) -> None:
 
 def _log(draw: random.Random, plan: Plan, span: float) -> None:
     """The event log is kept waiting by other services' events, or its store is slow."""
+    # Behind by less than the package waits for it.
+    lean = plan["layer"] == "lean"
     plan["log"] = {
-        "delay": draw.choice([0.05, 10.0, 35.0]),
-        "busy": {"at": round(draw.uniform(0, span), 3), "for": round(draw.uniform(60, 200), 3), "every": 0.29},
+        "delay": draw.choice([0.05, 5.0, 12.0] if lean else [0.05, 10.0, 35.0]),
+        "busy": {
+            "at": round(draw.uniform(0, span), 3),
+            "for": round(draw.uniform(60, 200), 3),
+            "every": 0.1 if lean else 0.29,
+        },
     }
     _deaths(draw, plan, span)
 
@@ -243,9 +253,11 @@ def _crowd(draw: random.Random, plan: Plan, span: float) -> None:
 def _jobs(draw: random.Random, plan: Plan, span: float) -> None:
     """Something dies, and from then on no process lives for long."""
     _deaths(draw, plan, span)
-    lives, gap = draw.choice([20.0, 50.0, 100.0]), draw.choice([5.0, 60.0])
+    lives, gap = draw.choice([20.0, 50.0, 100.0]), draw.choice([5.0, 300.0])
+    if plan["layer"] == "lean":
+        lives, gap = 20.0, 600.0
     # Who never lives long enough to watch another worker's silence believes it after an hour and a bit.
-    plan["jobs"] = {"lives": lives, "gap": gap, "count": int(6000 / (lives + gap))}
+    plan["jobs"] = {"lives": lives, "gap": gap, "count": int(6000 / (lives + gap)) + 5}
 
 
 def _pages(draw: random.Random, plan: Plan, span: float) -> None:

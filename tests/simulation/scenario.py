@@ -14,7 +14,7 @@ from simulation import seams
 from simulation.autumn import Autumn as SimulatedAutumn
 from simulation.autumn import EmulatorBooks
 from simulation.database import Database
-from simulation.loop import ProcessLoop
+from simulation.loop import ProcessLoop, first_iteration, last_reference
 from simulation.memory import SimulatedDatabase
 from simulation.network import Network, SimulatedTransport
 from simulation.oracle import violations
@@ -191,15 +191,14 @@ class Scenario:
         self.world = world = World(plan["seed"])
         seams.enter()
         self.organisations = plan.get("organisations", 1)
-        self.services = [service(plan["policy"], number) for number in range(self.organisations)]
+        self.services = self.make_services(plan["policy"])
         database = Database if plan["store"] == "sql" else SimulatedDatabase
         self.database: Any = database(world, faults=plan["db"], weather=plan["db_weather"])
         for one in self.services:
             one.autumn.database = self.database
-        self.emulators = [self._emulator(one) for one in self.services]
         self.autumns = [
-            SimulatedAutumn(world, EmulatorBooks(emulator), name=f"autumn{number or ''}")
-            for number, emulator in enumerate(self.emulators)
+            SimulatedAutumn(world, self.make_books(number), name=f"autumn{number or ''}")
+            for number in range(self.organisations)
         ]
         self.network = Network(world, self.autumns, faults=plan["net"], weather=plan["weather"])
         SimulatedTransport.network = self.network
@@ -210,18 +209,37 @@ class Scenario:
         self.records = {call["n"]: Record(call) for call in plan["calls"]}
         for one in self.services:
             one.autumn._running.clear()
-            one.application.world = world
-            one.application.records = self.records
+        self.prepare()
         self.workers = [Worker(self, number, worker) for number, worker in enumerate(plan["workers"])]
         self._set_the_log(plan["log"])
+
+    @property
+    def loops(self) -> list[ProcessLoop]:
+        """All processes that there were."""
+        return [thing for thing in self.world.keep_alive if isinstance(thing, ProcessLoop)]
 
     def complain(self, kind: str, what: str) -> None:
         self.complaints.append(f"{kind}: {what}")
 
-    def _emulator(self, one: _Service) -> Emulator:
+    def make_services(self, policy: str) -> list[Any]:
+        """Return the service of each organisation."""
+        return [service(policy, number) for number in range(self.organisations)]
+
+    def make_books(self, number: int) -> Any:
+        """Return who does the arithmetic at Autumn."""
         emulator = Emulator(":memory:", catalog=CATALOG, machine=seams.EmulatorMachine(self.world, EPOCH_MS))
-        emulator.add_key(one.settings.secret_key.get_secret_value())
-        return emulator
+        emulator.add_key(self.services[number].settings.secret_key.get_secret_value())
+        return EmulatorBooks(emulator)
+
+    def prepare(self) -> None:
+        """Tell the applications which world they are in."""
+        for one in self.services:
+            if hasattr(one, "application"):
+                one.application.world, one.application.records = self.world, self.records
+
+    def serve(self, worker: "Worker", record: Record) -> None:
+        """Begin one request."""
+        Exchange(self.world, worker.service.application.app, worker.loop, record).begin()
 
     def _set_the_log(self, log: dict[str, Any]) -> None:
         world = self.world
@@ -244,10 +262,10 @@ class Scenario:
             self._arm(fault, place)
         if "restore" in plan:
             self.database.arm_restore(plan["restore"]["at"], plan["restore"]["age"])
-        seams.poll_every(1.0)
+        seams.poll_every(1.0 if plan.get("layer", "full") == "full" else 8.0)
         world.run(plan["end"])
         # Nobody waits any more for what the sender finds by looking, so it may look less often.
-        seams.poll_every(10.0)
+        seams.poll_every(15.0)
         self._rest()
 
     def _arm(self, fault: dict[str, Any], place: int) -> None:
@@ -279,7 +297,7 @@ class Scenario:
         if not up:
             return
         worker = up[int(self.world.unit("which", record.number) * len(up))]
-        Exchange(self.world, worker.service.application.app, worker.loop, record).begin()
+        self.serve(worker, record)
 
     def _rest(self) -> None:
         """Run on until nothing is left to do."""
@@ -293,7 +311,7 @@ class Scenario:
         while world.now < _LONGEST and world.steps < _STEPS and "jobs" not in self.plan:
             world.run(world.now + 5.0)
             quiet = quiet + 1 if self._is_at_rest() else 0
-            if quiet >= 3:
+            if quiet >= (3 if self.database.is_sql else 1):
                 break
             if world.now > plan_end + 300 * collections:
                 # As a process does from time to time: a stream that broke off may be held by a cycle alone.
@@ -340,18 +358,20 @@ class Scenario:
     def events(self) -> list[tuple[int, dict[str, Any]]]:
         """Return all events at Autumn with their organisation, by its own log."""
         found: list[tuple[int, dict[str, Any]]] = []
-        for number, emulator in enumerate(self.emulators):
+        for number, autumn in enumerate(self.autumns):
             cursor: str | None = ""
             while cursor is not None:
                 # Five pages a second and not more.
                 self.world.now += 1.0
-                page = emulator.call("events.list", {"start_cursor": cursor, "limit": 1000})
+                page = autumn.books.emulator.call("events.list", {"start_cursor": cursor, "limit": 1000})
                 found += [(number, event) for event in page["list"]]
                 cursor = page["next_cursor"]
         return found
 
     def usage(self, organisation: int, customer: str, feature: str) -> Decimal:
-        balances = self.emulators[organisation].call("customers.get", {"customer_id": customer})["balances"]
+        balances = self.autumns[organisation].books.emulator.call("customers.get", {"customer_id": customer})[
+            "balances"
+        ]
         return Decimal(str(balances[feature]["usage"]))
 
     def lost_its_hold(self, record: Record) -> bool:
@@ -402,14 +422,14 @@ class Scenario:
         return call is not None and self.records[call].plan["feature"] == "scarce"
 
     def close(self) -> None:
-        for loop in [thing for thing in self.world.keep_alive if isinstance(thing, ProcessLoop)]:
+        for loop in self.loops:
             loop.dead = True
             for connection in loop.connections:
                 connection.power_off()
         for one in self.services:
             one.autumn._running.clear()
-        for emulator in self.emulators:
-            emulator.close()
+        for autumn in self.autumns:
+            autumn.books.emulator.close()
         self.database.close()
 
 
@@ -434,6 +454,14 @@ class Verdict:
         self.outcomes = [(record.status, record.complete_at is not None) for record in scenario.records.values()]
 
 
+def _make(plan: Plan) -> Scenario:
+    if plan.get("layer", "full") == "full":
+        return Scenario(plan)
+    from simulation.lean import LeanScenario  # which builds on this module
+
+    return LeanScenario(plan)
+
+
 _played = 0
 
 
@@ -441,10 +469,11 @@ def play(plan: Plan) -> Verdict:
     """Play a plan and judge it."""
     global _played
     logging.disable(logging.CRITICAL)
-    collecting, muted = gc.isenabled(), sys.unraisablehook
+    collecting, muted, hooks = gc.isenabled(), sys.unraisablehook, sys.get_asyncgen_hooks()
     gc.disable()
+    sys.set_asyncgen_hooks(first_iteration, last_reference)
     sys.unraisablehook = lambda _: None
-    scenario = Scenario(plan)
+    scenario = _make(plan)
     try:
         scenario.play()
         found = violations(scenario)
@@ -456,6 +485,7 @@ def play(plan: Plan) -> Verdict:
         if _played % 5 == 0:
             gc.collect()
         sys.unraisablehook = muted
+        sys.set_asyncgen_hooks(*hooks)
         if collecting:
             gc.enable()
         logging.disable(logging.NOTSET)

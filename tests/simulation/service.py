@@ -18,7 +18,7 @@ from starlette.background import BackgroundTask
 
 from fastapi_autumn import Autumn, AutumnMiddleware, Charge, CreditGate
 
-__all__ = ["FEATURES", "PRICES", "Application", "Record"]
+__all__ = ["FEATURES", "PRICES", "Application", "Record", "decide"]
 
 PRICES = {"small": 1, "large": 5, "fraction": "0.1"}
 FEATURES = {"plenty": 100_000, "scarce": 12}
@@ -127,15 +127,8 @@ class Application:
         """Have the handler decide about its charge."""
         record.said.append((self.world.now, what, value))
         self.world.note(record.loop.name, f"call #{record.number}: the handler says {what} {value or ''}".rstrip())
-        if charge is None:
-            return
-        if what == "settle":
-            amount = Decimal(1) / Decimal(value[2:]) if isinstance(value, str) and value.startswith("1/") else value
-            charge.settle(amount)
-        elif what == "refund":
-            charge.refund()
-        elif what == "keep":
-            charge.keep()
+        if charge is not None:
+            decide(charge, what, value)
 
     def fail(self, record: Record, how: str) -> None:
         """Note that the one who makes the answer failed."""
@@ -243,6 +236,16 @@ class Application:
             record.charge_ids.append(charge.id)
             async for word in self.words(record, charge, plan["script"]):
                 yield word
+
+
+def decide(charge: Charge, what: str, value: Any) -> None:
+    """Do what a handler does that decides about its charge."""
+    if what == "settle":
+        charge.settle(Decimal(1) / Decimal(value[2:]) if value.startswith("1/") else value)
+    elif what == "refund":
+        charge.refund()
+    else:
+        charge.keep()
 
 
 class _FailsLate:

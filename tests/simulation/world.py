@@ -6,7 +6,6 @@ is for, never on how many draws came before, so that taking one fault out of a p
 
 import hashlib
 import heapq
-import sys
 from asyncio import events
 from collections import Counter
 from collections.abc import Callable
@@ -90,46 +89,50 @@ class World:
 
     def run(self, until: float, *, done: Callable[[], bool] | None = None) -> None:
         """Let time pass, at most up to `until`; `done` is asked whenever the time moves on."""
-        ready, heap, enter, hooks = self.ready, self.heap, events._set_running_loop, sys.set_asyncgen_hooks
-        while True:
-            if not ready:
-                if not heap or heap[0][0] > until:
-                    self.now = max(self.now, until)
-                    return
-                when = heap[0][0]
-                if when > self.now:
-                    if done is not None and done():
+        ready, heap, enter = self.ready, self.heap, events._set_running_loop
+        entered = None
+        try:
+            while True:
+                if not ready:
+                    if entered is not None:
+                        entered = None
+                        enter(None)
+                    if not heap or heap[0][0] > until:
+                        self.now = max(self.now, until)
                         return
-                    self.now = when
-                while heap and heap[0][0] <= self.now:
-                    _, _, loop, handle = heapq.heappop(heap)
-                    if loop is None:
-                        self.pending -= 1
-                        handle[0](*handle[1])
-                    elif not handle._cancelled:
-                        loop.admit(handle)
-                continue
-            if len(ready) == 1:
-                loop = self._turn = ready[0]
-            elif self._turn in ready:
-                # One process until it has nothing ready; which one is next is a draw.
-                loop = self._turn
-            else:
-                self._turns += 1
-                loop = self._turn = ready[int(self.unit("turn", self._turns) * len(ready))]
-            handle = loop.queue.popleft()
-            if not loop.queue:
-                ready.remove(loop)
-            if loop.dead or handle._cancelled:
-                continue
-            if loop.frozen:
-                loop.held.append(handle)
-                continue
-            self.steps += 1
-            enter(loop)
-            hooks(finalizer=loop.finalize)
-            try:
+                    when = heap[0][0]
+                    if when > self.now:
+                        if done is not None and done():
+                            return
+                        self.now = when
+                    while heap and heap[0][0] <= self.now:
+                        _, _, loop, handle = heapq.heappop(heap)
+                        if loop is None:
+                            self.pending -= 1
+                            handle[0](*handle[1])
+                        elif not handle._cancelled:
+                            loop.admit(handle)
+                    continue
+                if len(ready) == 1:
+                    loop = self._turn = ready[0]
+                elif self._turn in ready:
+                    # One process until it has nothing ready; which one is next is a draw.
+                    loop = self._turn
+                else:
+                    self._turns += 1
+                    loop = self._turn = ready[int(self.unit("turn", self._turns) * len(ready))]
+                handle = loop.queue.popleft()
+                if not loop.queue:
+                    ready.remove(loop)
+                if loop.dead or handle._cancelled:
+                    continue
+                if loop.frozen:
+                    loop.held.append(handle)
+                    continue
+                self.steps += 1
+                if entered is not loop:
+                    entered = loop
+                    enter(loop)
                 handle._run()
-            finally:
-                enter(None)
-                hooks(finalizer=None)
+        finally:
+            enter(None)
