@@ -5,7 +5,7 @@ import time
 from collections import Counter
 
 from simulation.network import FAULTS
-from simulation.plan import generate
+from simulation.plan import Plan, generate
 from simulation.scenario import play
 from simulation.shrink import same_violation, shrink
 from simulation.story import story
@@ -22,15 +22,17 @@ def never(happened: Counter[str]) -> list[str]:
     return [fault for fault in FAULTS if fault not in kinds] + [name for name in _OTHERS if not happened[name]]
 
 
-def campaign(first: int, count: int) -> int:
+def campaign(first: int, count: int, *, layer: str, store: str) -> int:
     """Play `count` seeds; returns 1 if one of them showed a violation, or a fault never happened."""
-    print(f"seeds {first} to {first + count - 1}; the same again: python -m simulation --first {first} --seeds {count}")
+    again = f"python -m simulation --layer {layer} --store {store} --first {first} --seeds {count}"
+    print(f"{layer} layer, store in {store}, seeds {first} to {first + count - 1}; the same again: {again}")
     happened: Counter[str] = Counter()
     outcomes: Counter[str] = Counter()
     bad: list[int] = []
     began = time.perf_counter()
     for seed in range(first, first + count):
-        plan = generate(seed)
+        plan = generate(seed, layer=layer)
+        plan["store"] = store
         verdict = play(plan)
         happened += verdict.happened
         outcomes += Counter(f"{status} {'whole' if whole else 'broken off'}" for status, whole in verdict.outcomes)
@@ -47,15 +49,14 @@ def campaign(first: int, count: int) -> int:
     print("\n" + "\n".join(f"{count:>8}  {name}" for name, count in sorted(happened.items())))
     print("\n" + "\n".join(f"{count:>8}  {name}" for name, count in sorted(outcomes.items())))
     if bad:
-        _show(bad[0])
+        _show(generate(bad[0], layer=layer) | {"store": store})
     missing = never(happened) if count >= 1000 else []
     if missing:
         print(f"\nnever happened: {', '.join(missing)}")
     return int(bool(bad or missing))
 
 
-def _show(seed: int) -> None:
-    plan = generate(seed)
+def _show(plan: Plan) -> None:
     has = same_violation(play(plan).found[0])
     plan = shrink(plan, lambda candidate: has(play(candidate).found))
-    print(f"\nseed {seed}, shrunk:\n{story(play(plan))}")
+    print(f"\nseed {plan['seed']}, shrunk:\n{story(play(plan))}")

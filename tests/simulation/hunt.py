@@ -46,7 +46,9 @@ def cause(violation: str, plan: Plan) -> str:
     return f"{words} <- {', '.join(sorted(set(faults))) or 'nothing'}"
 
 
-def hunt(seeds: Iterable[int], folder: Path, *, attempts: int = 70, skip: str = "") -> dict[str, Any]:
+def hunt(
+    seeds: Iterable[int], folder: Path, *, layer: str = "full", attempts: int = 70, skip: str = ""
+) -> dict[str, Any]:
     """Play seeds, shrink what they find, and keep one plan for each cause in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     known: dict[str, Any] = {}
@@ -54,7 +56,7 @@ def hunt(seeds: Iterable[int], folder: Path, *, attempts: int = 70, skip: str = 
         kept = json.loads(path.read_text())
         known[kept["cause"]] = kept
     for seed in seeds:
-        plan = generate(seed)
+        plan = generate(seed, layer=layer)
         found = play(plan).found
         tried = set()
         for line in found:

@@ -6,6 +6,7 @@ which nothing happens.
 """
 
 import asyncio
+import contextlib
 from decimal import Decimal
 from typing import Any
 
@@ -13,7 +14,6 @@ from fastapi_autumn import AutumnSettings, Customer
 from fastapi_autumn.emulator import EMULATOR_KEY
 from fastapi_autumn.errors import AutumnError, InsufficientCredits
 from fastapi_autumn.settlement import Outcome
-
 from simulation import seams
 from simulation.loop import ProcessLoop
 from simulation.model import ModelBooks
@@ -126,11 +126,9 @@ class _Call:
         runtime = self.runtime_of.runtime
         customer = Customer(plan["customer"])
         try:
-            try:
+            with contextlib.suppress(AutumnError):
+                # As the middleware does; the charge asks again.
                 await runtime.customers.exists(customer)
-            except AutumnError:
-                # As the middleware does: the charge asks again.
-                pass
             charge = await runtime.charges.open(
                 customer,
                 plan["model"],

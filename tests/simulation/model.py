@@ -185,10 +185,11 @@ class ModelBooks:
         return _ok({"list": [], "total": {feature: {"count": len(found), "sum": _number(sum(found, _NOTHING))}}})
 
     def _list(self, body: dict[str, Any]) -> Reply:
-        found = self._between(body)[::-1]
-        begin = int(body.get("start_cursor") or 0)
-        end = begin + body["limit"]
-        return _ok({"list": found[begin:end], "next_cursor": str(end) if end < len(found) else None})
+        cursor = body.get("start_cursor")
+        last = int(cursor.removeprefix("evt_")) if cursor else len(self.events)
+        found = [event for event in self._between(body) if int(event["id"].removeprefix("evt_")) < last][::-1]
+        shown = found[: body["limit"]]
+        return _ok({"list": shown, "next_cursor": shown[-1]["id"] if len(found) > len(shown) else None})
 
 
 def _ok(answer: dict[str, Any]) -> Reply:

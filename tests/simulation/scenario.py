@@ -29,6 +29,17 @@ _STOP_WITHIN = 15.0
 _LONGEST = 2 * 3600.0
 _STEPS = 3_000_000
 
+_JOBS = 100_000
+_JOB: dict[str, Any] = {
+    "customer": "a-job",
+    "feature": "plenty",
+    "route": "chat",
+    "model": "small",
+    "charging": "deduct",
+    "script": [],
+    "client": {"spec": "2.3"},
+}
+
 CATALOG = Catalog.from_source(
     """
 from fastapi_autumn.catalog import feature, item, plan
@@ -336,11 +347,18 @@ class Scenario:
         for number in range(count):
             worker = self.workers[number % self.organisations]
             worker.start()
+            # A job does something, and learns what Autumn's clock says.
+            world.at(1.0, self._job_calls, worker, _JOBS + number)
             world.run(world.now + lives)
             worker.stop()
             world.run(world.now + gap)
             if self.database.at_rest(0):
                 return
+
+    def _job_calls(self, worker: "Worker", number: int) -> None:
+        if worker.is_up:
+            self.records[number] = record = Record({"n": number, "at": self.world.now, **_JOB})
+            self.serve(worker, record)
 
     def _is_at_rest(self) -> bool:
         alive = [worker for worker in self.workers if worker.is_up]
