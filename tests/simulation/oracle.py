@@ -124,7 +124,7 @@ def _is_last_moment(record: Record, decided_at: float, killed_at: float, scenari
         begins, ends = window["at"], window["at"] + window["for"]
         if window["fault"] == "slow" and begins <= killed_at and ends >= decided_at:
             moments += _STATEMENTS * window["d"]
-    if killed_at - decided_at < moments:
+    if killed_at - decided_at - record.loop.stood_still(decided_at, killed_at) < moments:
         return True
     # As long as its database was away, nothing that the process knew could be written down.
     name = record.loop.name
