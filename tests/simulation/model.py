@@ -93,11 +93,11 @@ class ModelBooks:
             return _unknown(customer)
         lock = body.get("lock") or {}
         lock_id = lock.get("lock_id")
-        if lock_id in self._holds:
-            return refuse(409, "lock_already_exists", "A lock with this ID already exists")
         asked = _amount(body.get("required_balance", 1))
         left = FEATURES[feature] - self.used.get((customer, feature), _NOTHING)
         allowed = left >= asked
+        if allowed and lock_id in self._holds:
+            return refuse(409, "lock_already_exists", "A lock with this ID already exists")
         if allowed and (lock_id or body.get("send_event")):
             self._move(customer, feature, asked)
             if lock_id and (lock["expires_at"] is None or lock["expires_at"] > self.now()):
@@ -144,7 +144,12 @@ class ModelBooks:
         hold = self._holds.pop(lock_id)
         difference = final - hold["asked"]
         if difference:
-            moved = self._settle(hold["customer"], hold["feature"], difference)
+            if difference < 0:
+                # What a hold took is put back where it was taken, whatever else came back there meanwhile.
+                moved = difference
+                self._move(hold["customer"], hold["feature"], moved)
+            else:
+                moved = self._settle(hold["customer"], hold["feature"], difference)
             self._event(hold["customer"], hold["feature"], difference, moved, hold["properties"])
 
     def _move(self, customer: str, feature: str, moved: Decimal) -> None:
@@ -182,7 +187,8 @@ class ModelBooks:
             if event["feature_id"] == feature
             and all(event["properties"].get(name) == value for name, value in wanted.items())
         ]
-        return _ok({"list": [], "total": {feature: {"count": len(found), "sum": _number(sum(found, _NOTHING))}}})
+        total = {feature: {"count": len(found), "sum": _number(sum(found, _NOTHING))}} if found else {}
+        return _ok({"list": [], "total": total})
 
     def _list(self, body: dict[str, Any]) -> Reply:
         cursor = body.get("start_cursor")
