@@ -29,6 +29,7 @@ async def test_answered_once(talk):
 
         assert first.status_code == 200
         assert code(second) == (409, "already_answered")
+        assert second.headers["x-should-retry"] == "false"
         assert await talk.service.used() == 5
 
 

@@ -79,7 +79,8 @@ def conflict(found: Conflict) -> HTTPException:
             return refusal(HTTPStatus.CONFLICT, found.value, message, headers={"Retry-After": "1"})
         case Conflict.ALREADY_ANSWERED:
             message = "An attempt under this key was answered and charged; another answer needs another key."
-            return refusal(HTTPStatus.CONFLICT, found.value, message)
+            # The official clients of OpenAI and others repeat a 409 by themselves unless they are told not to.
+            return refusal(HTTPStatus.CONFLICT, found.value, message, headers={"x-should-retry": "false"})
         case Conflict.OTHER_REQUEST:
             message = "This key was used for another request."
             return refusal(HTTPStatus.UNPROCESSABLE_ENTITY, found.value, message)
