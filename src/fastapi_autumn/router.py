@@ -3,6 +3,7 @@
 No `from __future__ import annotations` here: FastAPI reads these signatures.
 """
 
+import logging
 import math
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -45,6 +46,8 @@ __all__ = [
     "billing_router",
 ]
 
+
+_log = logging.getLogger("fastapi_autumn")
 
 _Dependency = Callable[..., Any]
 _MOST_ENTITIES = 1000
@@ -306,6 +309,7 @@ def _told(error: Unavailable | RequestRejected) -> HTTPException:
     retry_after: float | None = None
     match error:
         case Uncertain(operation=operation) if operation in _CHANGES:
+            _log.warning("a customer is told that nobody knows what became of a change of plans: %s", error)
             status, code = HTTPStatus.GATEWAY_TIMEOUT, "outcome_unknown"
             message = "It is not known yet whether this was done. Look at your plans before you try again."
         case RateLimited(operation=operation) if operation in _CHANGES:
@@ -314,9 +318,12 @@ def _told(error: Unavailable | RequestRejected) -> HTTPException:
         case Unavailable():
             status, code, retry_after = HTTPStatus.SERVICE_UNAVAILABLE, "billing_unavailable", error.retry_after or 1
             message = "Billing cannot be reached; try again."
+        case RequestRejected() if error.status in _THE_CALLERS_FAULT:
+            status, code, message = HTTPStatus(error.status), error.code, error.message
         case _:
-            status = HTTPStatus(error.status) if error.status in _THE_CALLERS_FAULT else HTTPStatus.BAD_GATEWAY
-            code, message = error.code, error.message
+            # Such as a wrong key, of which Autumn's words show the beginning: for operators, not for customers.
+            _log.error("Autumn does not take the calls of the billing routes, check the key: %s", error)
+            status, code, message = HTTPStatus.BAD_GATEWAY, "billing_refused", "Billing is not set up correctly."
     headers = None if retry_after is None else {"Retry-After": str(max(1, math.ceil(retry_after)))}
     return refusal(status, code, message, headers=headers)
 
