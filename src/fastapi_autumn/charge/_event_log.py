@@ -74,7 +74,7 @@ class EventLog:
         since = entry.created_at - _SCAN_SLACK_MS
         reading = self._reading(entry.customer_id)
         async with reading.lock:
-            if reading.begun_at < entry.due_at or reading.since > since:
+            if reading.begun_at <= entry.due_at or reading.since > since:
                 await self._read(reading, entry.customer_id, since - _SCAN_SLACK_MS)
             return reading.nets.get((entry.feature_id, entry.charge_id), Decimal(0))
 
