@@ -93,6 +93,10 @@ class SqlStore:
                     await asyncio.sleep(pause)
                 else:
                     break
+            if self._path is not None:
+                # Both that there will be, at once: a cancellation in the middle of opening one would leave it open.
+                async with self.engine.connect(), self.engine.connect():
+                    pass
         except ConfigurationError:
             await self.engine.dispose()
             raise
