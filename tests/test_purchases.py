@@ -150,6 +150,27 @@ async def test_a_purchase_beside_another_is_refused_and_not_repeated(tmp_path):
         assert shop.way.calls.count("billing.attach") == 1
 
 
+@pytest.mark.parametrize("written", [True, False])
+async def test_a_failure_of_stripe_is_a_no_only_where_nothing_was_written(tmp_path, written):
+    """Autumn may answer 400 although it has attached the plan; the record tells."""
+    shop = Shop(tmp_path)
+    async with shop.calling() as client:
+        await shop.leave_card(client)
+        real = shop.way.inner
+
+        class StripeFails:
+            async def request(self, method: str, path: str, **options: Any) -> Answer:
+                is_purchase = path.endswith("billing.attach")
+                done = await real.request(method, path, **options) if written or not is_purchase else None
+                return answer(400, "stripe_error") if is_purchase or done is None else done
+
+        shop.way.inner = StripeFails()
+        response = await buy(client)
+
+        assert response.status_code == (200 if written else 400)
+        assert await shop.bought() == int(written)
+
+
 async def test_what_is_wrong_with_the_key_is_not_for_customers(tmp_path, caplog):
     """Autumn's words about a wrong key show its beginning: the log has them, the browser does not."""
     shop = Shop(tmp_path)

@@ -214,6 +214,11 @@ class Purchases:
                 feature_quantities=wish.feature_quantities,
                 idempotency_key=attempt.key,
             )
+        except RequestRejected as error:
+            # Stripe may fail after Autumn has written everything.
+            if error.code != "stripe_error" or not await self._was_bought_after_all(runtime, customer, wish, attempt):
+                raise
+            result = AttachResult(customer_id=customer.id)
         except Uncertain as error:
             _put(self._unknown, signature, attempt)
             # A key that Autumn has had is that of a click of the last minute, perhaps in another process.
@@ -233,7 +238,7 @@ class Purchases:
         return result
 
     async def _was_bought_after_all(
-        self, runtime: Runtime, customer: Customer, wish: Wish, attempt: _Attempt, since_ms: int | None
+        self, runtime: Runtime, customer: Customer, wish: Wish, attempt: _Attempt, since_ms: int | None = None
     ) -> bool:
         try:
             bought = await _bought(runtime, customer, wish)
