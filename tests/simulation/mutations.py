@@ -59,19 +59,14 @@ def _async(value: Any) -> Callable[[Any], Any]:
     return change
 
 
-def _done_when(*errors: type[Exception]) -> Callable[[Any], Any]:
-    """Take these errors for a yes."""
+def _no_when_duplicate(original: Any) -> Any:
+    async def check(self: Any, *given: Any) -> Any:
+        try:
+            return await original(self, *given)
+        except DuplicateRequest as error:
+            raise RequestRejected("balances.check", status=409, code="duplicate", message=str(error)) from error
 
-    def change(original: Any) -> Any:
-        async def track(self: Any, value: Any, key: Any, one: Any) -> Any:
-            try:
-                return await original(self, value, key, one)
-            except errors:
-                return replace(one, taken=one.cost)
-
-        return track
-
-    return change
+    return check
 
 
 def _without_delay(original: Any) -> Any:
@@ -302,8 +297,7 @@ MUTATIONS = (
     _mutation("the log is read without its delay", _delivery.Delivery, "__init__", _without_delay),
     _mutation("a key in use is believed to have done nothing", entry, "sealed", _never_in_use),
     _mutation("what the log shows is not believed", entry, "_known", _any_sum),
-    _mutation("a 409 to a track means that it is done", _delivery.Delivery, "_track", _done_when(DuplicateRequest)),
-    _mutation("any no to a track means that it is done", _delivery.Delivery, "_track", _done_when(RequestRejected)),
+    _mutation("a 409 to a check means that nothing was done", _charges.Charges, "_check", _no_when_duplicate),
     _mutation("a stranger's answer is Autumn's no", _calls, "_code_and_message", _code_of_anybody),
     _mutation("a 202 is a yes", _calls, "_ACCEPTED", lambda _: -1),
     _mutation("a hold is released before it is known to be there", entry, "next_step", _open_hold),

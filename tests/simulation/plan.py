@@ -42,7 +42,8 @@ def generate(seed: int, *, layer: str = "full") -> Plan:
         "log": {"delay": draw.choice([0.02, 0.5, 3.0, 8.0])},
         "end": span + 10.0,
     }
-    themes = draw.sample(list(_THEMES), draw.choice([0, 1, 1, 2, 2, 3]))
+    drawn = draw.choices(list(_THEMES), [weight for _, weight in _THEMES.values()], k=draw.choice([0, 1, 2, 2, 3, 3]))
+    themes = list(dict.fromkeys(drawn))
     plan["themes"] = themes
     style = {
         "hold": hold,
@@ -53,7 +54,7 @@ def generate(seed: int, *, layer: str = "full") -> Plan:
     for number in range(count):
         plan["calls"].append(_call(draw, number, span, **style))
     for theme in themes:
-        _THEMES[theme](draw, plan, span)
+        _THEMES[theme][0](draw, plan, span)
     return plan
 
 
@@ -114,18 +115,26 @@ def _call(
 
 
 def _aimed(draw: random.Random, plan: Plan, span: float) -> None:
-    """A few requests meet a fault each; one kind of fault is the most common."""
+    """Some requests meet a fault each; one kind of fault is the most common."""
     favourite = draw.choice(list(FAULTS))
-    for _ in range(draw.randint(2, 12)):
-        what = favourite if draw.random() < 0.6 else draw.choice(list(FAULTS))
-        kind = draw.choice(["check", "check", "track", "track", "finalize", "seal", "customer", "events"])
+    for _ in range(draw.randint(3, 16)):
+        what = favourite if draw.random() < 0.5 else draw.choice(list(FAULTS))
+        call = draw.choice(plan["calls"])
+        settles = any(step[0] not in ("sleep", "word", "keep") for step in call["script"])
+        at_the_end = "finalize" if call["charging"] == "hold" else "track"
+        kind = draw.choice(
+            ["check", "check", at_the_end, at_the_end if settles else "check", "seal", "customer", "events"]
+        )
         fault: dict[str, Any] = {"fault": what, "op": kind}
         if kind == "events":
             fault |= {"at": round(draw.uniform(0, span + 200), 3)}
         else:
-            fault |= {"call": draw.randrange(len(plan["calls"])), "nth": draw.choice([1, 1, 1, 2])}
+            fault |= {"call": call["n"], "nth": draw.choice([1, 1, 1, 2])}
         if what in ("late", "slow_answer", "slow_work", "late_failure", "late_500", "again", "202_work"):
-            fault["d"] = round(draw.choice([0.5, 3.0, 6.0, 12.0, 40.0]) * draw.uniform(0.5, 1.2), 3)
+            fault["d"] = round(draw.choice([0.5, 3.0, 6.0, 12.0, 40.0, 90.0]) * draw.uniform(0.5, 1.2), 3)
+            if what not in ("late", "again"):
+                # A request may come as late as it likes, but nobody works on it for longer than the log is waited for.
+                fault["d"] = min(fault["d"], 35.0)
         plan["net"].append(fault)
 
 
@@ -155,6 +164,8 @@ def _commits(draw: random.Random, plan: Plan, span: float) -> None:
 
 def _database(draw: random.Random, plan: Plan, span: float) -> None:
     """The database is slow, locked, or away for one worker or all."""
+    if len(plan["workers"]) == 1 and draw.random() < 0.5:
+        plan["workers"].append({"start": 0.02})
     for _ in range(draw.randint(1, 2)):
         what = draw.choice(["cut", "cut", "locked", "slow"])
         window = {
@@ -198,6 +209,8 @@ def _when(draw: random.Random, plan: Plan, span: float, at: float | None = None)
 
 def _pauses(draw: random.Random, plan: Plan, span: float) -> None:
     """Workers stand still, often for longer than a lease, and go on."""
+    if len(plan["workers"]) == 1 and draw.random() < 0.8:
+        plan["workers"].append({"start": 0.02})
     for _ in range(draw.randint(1, 2)):
         fault: dict[str, Any] = {"fault": "pause", "worker": draw.randrange(len(plan["workers"]))}
         fault |= _when(draw, plan, span)
@@ -285,17 +298,18 @@ def _restore(draw: random.Random, plan: Plan, span: float) -> None:
 
 
 _THEMES = {
-    "aimed": _aimed,
-    "weather": _weather,
-    "commits": _commits,
-    "database": _database,
-    "deaths": _deaths,
-    "pauses": _pauses,
-    "clocks": _clocks,
-    "log": _log,
-    "crowd": _crowd,
-    "jobs": _jobs,
-    "pages": _pages,
-    "organisations": _organisations,
-    "restore": _restore,
+    "aimed": (_aimed, 5),
+    "weather": (_weather, 3),
+    "commits": (_commits, 1),
+    "database": (_database, 2),
+    "deaths": (_deaths, 2),
+    "pauses": (_pauses, 3),
+    "clocks": (_clocks, 1),
+    "log": (_log, 1),
+    "crowd": (_crowd, 1),
+    "jobs": (_jobs, 0.4),
+    "pages": (_pages, 0.6),
+    "organisations": (_organisations, 1),
+    "restore": (_restore, 0.6),
 }
+"""What may go wrong together, and how often it is drawn."""
