@@ -315,7 +315,8 @@ class Scenario:
         world = self.world
         for worker in self.workers:
             world.at(0.0, worker.start)
-        world.run(max(world.now, last_fault_ends(self.plan)))
+        # The longest pauses between attempts are over by then.
+        world.run(max(world.now, last_fault_ends(self.plan) + 12.0))
         if "jobs" in self.plan:
             self._rest_with_jobs(**self.plan["jobs"])
         quiet, collections, plan_end = 0, 1, world.now
