@@ -30,6 +30,7 @@ BUSY = "busy"
 WORKERS = 2
 OTHERS_SECONDS = 2.0
 MINUTE_MS = 60_000
+DAY_MS = 24 * 60 * MINUTE_MS
 
 
 def charge_id(number: int) -> str:
@@ -37,15 +38,18 @@ def charge_id(number: int) -> str:
 
 
 def fill_autumn(folder: Path, *, lookups: int, events: int) -> None:
-    """Make the customer's events of the last half hour; those of the charges come last."""
-    began = time.time_ns() // 1_000_000 - 30 * MINUTE_MS
-    now = began
+    """Make the customer's events of the last month; those of the charges come in the last half hour."""
+    today = time.time_ns() // 1_000_000
+    now = today - 30 * DAY_MS
     emulator = Emulator(folder / "autumn.db", catalog=CATALOG, clock=lambda: now)
     emulator.call("customers.get_or_create", {"customer_id": BUSY})
     shown = lookups // 2
-    for number in range(events):
-        now = began + number * 28 * MINUTE_MS // events
-        charge = charge_id(number - events + shown) if number >= events - shown else f"old-{number}"
+    charges = [*(f"old-{number}" for number in range(events - shown)), *map(charge_id, range(shown))]
+    for number, charge in enumerate(charges):
+        left = events - number
+        now = (
+            today - 2 * MINUTE_MS - (left * 28 * MINUTE_MS // shown if left <= shown else left * 29 * DAY_MS // events)
+        )
         properties = {"charge_id": charge, "model": "small", "charging": "deduct"}
         body = {"customer_id": BUSY, "feature_id": "ai_usage", "value": 1, "properties": properties}
         emulator.call("balances.track", body)
