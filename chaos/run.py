@@ -425,7 +425,7 @@ def main() -> None:
         columns = [tuple(options.only.split("-"))]
     base = Plan("", "", options.calls or (7500 if options.what == "everything" else 2000), options.seed)
     if options.what == "pauses":
-        base = replace(base, acts=PAUSES, faulty=False, handler_ms=100)
+        base = replace(base, acts=PAUSES, faulty=False, handler_ms=100, gap_seconds=(2, 5))
     elif options.what == "locked-stops":
         base = replace(base, acts=LOCKED_STOPS, faulty=False, gap_seconds=(1, 2))
     results = asyncio.run(run_all([replace(base, charging=charging, database=name) for charging, name in columns]))
