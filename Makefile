@@ -70,7 +70,7 @@ bench: $(STAMP)  ## Measure everything side by side, with Node, and write bench/
 	npm ci --prefix bench/node --no-audit --no-fund
 	$(BIN)/python -m bench.run
 
-chaos: $(STAMP)  ## Kill workers and break everything for 30,000 calls, then audit the books (10 minutes)
+chaos: $(STAMP)  ## Kill, pause and cut off real processes for 30,000 calls, then audit the books (half an hour)
 	PYTHONPATH=tests $(BIN)/python -W ignore -m chaos.run
 
 SEEDS ?= 1000

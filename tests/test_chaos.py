@@ -5,7 +5,7 @@ import pytest
 from chaos.run import Plan, run
 from postgres import Postgres
 
-CALLS = 200
+CALLS = 150
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 
