@@ -336,12 +336,10 @@ async def test_drain_ends_within_its_bound_whatever_autumn_does(autumn: Customer
         await registry.drain()
         assert len(registry._under_way) == 0
     else:
-        begun = asyncio.get_running_loop().time()
+        # The bound is the caller's, and it holds: nothing in here swallows the cancellation.
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.2):
                 await registry.drain()
-        # The bound is the caller's, and it holds: nothing in here swallows the cancellation.
-        assert asyncio.get_running_loop().time() - begun < 30
         autumn.hold.set()
         await registry.drain()
     await asyncio.gather(*requests)

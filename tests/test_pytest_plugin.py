@@ -4,7 +4,19 @@ from pathlib import Path
 
 import pytest
 
-ARGUMENTS = ["-q", "-W", "error", "-p", "anyio", "-p", "fastapi_autumn.pytest_plugin", "-p", "no:cacheprovider"]
+ARGUMENTS = [
+    "-q",
+    "-W",
+    "error",
+    "-W",
+    "default::DeprecationWarning",
+    "-p",
+    "anyio",
+    "-p",
+    "fastapi_autumn.pytest_plugin",
+    "-p",
+    "no:cacheprovider",
+]
 
 APP = """
     from fastapi import FastAPI

@@ -57,16 +57,13 @@ async def test_ten_minutes_without_autumn(tmp_path, charging, kind):
             error = ValueError("model") if number % 2 else None
             await charge.__aexit__(type(error) if error else None, error, None)
 
-        slowest = 0.0
         for _ in range(MINUTES * 60 // STEP_SECONDS):
-            begun = time.monotonic()
-            response = await client.post("/ai/chat", json={"model": "large"})
-            slowest = max(slowest, time.monotonic() - begun)
+            # Three attempts and the pauses between them, and not the minute after which Autumn would answer.
+            async with asyncio.timeout(50):
+                response = await client.post("/ai/chat", json={"model": "large"})
             assert response.status_code == 503
             assert int(response.headers["retry-after"]) >= 1
             clock.advance(seconds=STEP_SECONDS)
-        # Three attempts and the pauses between them, on a machine that has other things to do.
-        assert slowest < 30 * TIMEOUT
         service.emulator.faults.clear()
 
         async def serves() -> bool:

@@ -5,7 +5,6 @@
 
 import asyncio
 import sqlite3
-import time
 
 import pytest
 
@@ -18,7 +17,10 @@ def test_an_open_charge_is_given_back(tmp_path, seconds):
     """What was open is given back and written before the loop ends, without waiting for tasks that are gone."""
     database = tmp_path / "outbox.db"
     settings = AutumnSettings(
-        emulator=True, emulator_path=str(tmp_path / "emulator.db"), outbox_url=f"sqlite+aiosqlite:///{database}"
+        emulator=True,
+        emulator_path=str(tmp_path / "emulator.db"),
+        outbox_url=f"sqlite+aiosqlite:///{database}",
+        shutdown_timeout=3600,  # whoever waited for tasks that are gone would wait for so long
     )
 
     async def main():
@@ -38,9 +40,7 @@ def test_an_open_charge_is_given_back(tmp_path, seconds):
         await asyncio.sleep(seconds)
         return serving
 
-    began = time.monotonic()
     assert asyncio.run(main()).cancelled()
-    assert time.monotonic() - began < settings.shutdown_timeout
 
     emulator = Emulator(tmp_path / "emulator.db")
     balance = emulator.call("customers.get", {"customer_id": "ada"})["balances"]["ai_credits"]
