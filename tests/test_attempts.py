@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import httpx
 import pytest
 import sqlalchemy as sa
-from fastapi import Depends, File, Form, UploadFile
+from fastapi import Depends, File, Form, Header, UploadFile
 from fastapi.responses import StreamingResponse
 
 from attempts import KEY, Talk, ask, code, come_back, hang_up
@@ -253,6 +253,88 @@ async def test_each_gate_of_a_route_finds_its_own_charge(tmp_path):
         assert len(ids) == 2
         assert len(set(ids)) == 1
         assert await service.used() == 10
+
+
+async def test_paid_charge_pays_for_nothing_dearer(tmp_path):
+    """Who hung up on a cheap model, named in a header, is charged anew for a dear one under the same key."""
+    service, never = Service(tmp_path), asyncio.Event()
+
+    def named(x_model: Annotated[str, Header()]) -> str:
+        return x_model
+
+    @service.app.post("/ai/stream")
+    async def stream(charge: Annotated[Charge, Depends(CreditGate(model=named))]) -> StreamingResponse:
+        async def words() -> AsyncIterator[bytes]:
+            yield b"a word\n" * 2000
+            if charge.model == "small":
+                await never.wait()
+
+        return StreamingResponse(words())
+
+    async with service.serving() as client:
+        client.headers["x-model"] = "small"
+        await hang_up(client)
+        client.headers["x-model"] = "large"
+        second = await come_back(client)
+
+        assert second.headers["autumn-credits-charged"] == "5"
+        assert await service.used() == 6
+
+
+async def test_charge_that_was_given_back_pays_for_nothing(tmp_path):
+    """A charge that only the second attempt opened, and that its failure gave back, does not pay for the third."""
+    service, never, ran = Service(tmp_path), asyncio.Event(), []
+    extra = CreditGate(model=lambda: "small", bypass=lambda request: not ran)
+
+    @service.app.post("/ai/stream")
+    async def stream(charge: ModelCharge, more: Annotated[Charge, Depends(extra)]) -> StreamingResponse:
+        ran.append(more.credits)
+
+        async def words() -> AsyncIterator[bytes]:
+            attempt = len(ran)
+            yield b"a word\n" * 2000
+            if attempt == 1:
+                await never.wait()
+            if attempt == 2:
+                raise ValueError
+
+        return StreamingResponse(words())
+
+    async with service.serving() as client:
+        await hang_up(client)
+        with pytest.raises(httpx.RemoteProtocolError):
+            await come_back(client)
+        assert (await come_back(client)).status_code == 200
+
+        assert ran == [0, 1, 1]
+        assert await service.used() == 6
+
+
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+async def test_answer_that_the_server_drops_is_not_answered(talk, http):
+    """A caller who left while a plain answer was made, and whom it never reached, is served on what they paid."""
+    async with talk.service.serving(http=http) as client:
+        with pytest.raises(httpx.ReadTimeout):
+            await client.post("/ai/chat", json=ask("waits"), headers=KEY, timeout=0.3)
+        await asyncio.sleep(0.1)
+        talk.go_on.set()
+        assert (await come_back(client, "waits", "/ai/chat")).status_code == 200
+
+        assert len(talk.ran) == 2
+        assert len(set(talk.ran)) == 1
+        assert await talk.service.used() == 5
+
+
+async def test_answer_that_the_server_drops_is_given_back_where_hang_ups_are(tmp_path):
+    """With `AUTUMN_REFUND_ON_DISCONNECT` a caller whom a plain answer never reached pays nothing."""
+    talk = Talk(tmp_path, refund_on_disconnect=True)
+    async with talk.service.serving() as client:
+        with pytest.raises(httpx.ReadTimeout):
+            await client.post("/ai/chat", json=ask("waits"), timeout=0.3)
+        await asyncio.sleep(0.1)
+        talk.go_on.set()
+
+        assert await talk.service.used() == 0
 
 
 async def test_workers_know_each_others_keys(tmp_path):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import httpx
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, File, Form, Header, HTTPException, Request, Security, UploadFile
+from fastapi import APIRouter, Body, Depends, FastAPI, File, Form, Header, HTTPException, Request, Security, UploadFile
 from fastapi.responses import JSONResponse
 from fastapi.security import SecurityScopes
 from pydantic import BaseModel
@@ -559,3 +559,20 @@ async def test_request_is_passed_to_bypass(tmp_path):
     service = chat_service(tmp_path, CreditGate(bypass=bypass))
     async with service.calling() as client:
         assert (await client.post("/ai/chat", json={"model": "large"})).json()["credits"] == "0"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+async def test_form_that_could_be_json_is_refused(tmp_path, encoding):
+    """A body that is a form for the gate and JSON for a handler of its bytes names two models, and is refused."""
+    service = Service(tmp_path)
+
+    @service.app.post("/ai/proxy")
+    async def proxy(raw: Annotated[bytes, Body()], charge: ModelCharge) -> str:
+        return charge.model
+
+    async with service.calling() as client:
+        body = ' {"": "&model=small&", "model": "large"}'.encode(encoding)
+        form = {"content-type": "application/x-www-form-urlencoded"}
+        assert (await client.post("/ai/proxy", content=body, headers=form)).status_code == 422
+        assert (await client.post("/ai/proxy", content=b"model=small&say={}", headers=form)).status_code == 200
+        assert await service.used() == 1

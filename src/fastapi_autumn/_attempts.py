@@ -20,7 +20,7 @@ from fastapi_autumn.models import Customer
 from fastapi_autumn.settlement import Outcome
 from fastapi_autumn.settlement.replies import Attempt, Conflict, PaidCharge, RepliesAwayError, standing_after
 
-__all__ = ["begin", "finish", "is_form", "paid_before"]
+__all__ = ["begin", "charged_for", "finish", "is_form", "paid_before"]
 
 _log = logging.getLogger("fastapi_autumn")
 
@@ -60,11 +60,18 @@ async def begin(request: Request, state: RequestState, payer: Customer) -> None:
     state.attempt = found
 
 
-def paid_before(state: RequestState) -> PaidCharge | None:
-    """Return the charge of an earlier attempt that pays for what a gate is about to charge."""
-    if state.attempt is None or len(state.under_key) >= len(state.attempt.paid):
-        return None
-    return state.attempt.paid[len(state.under_key)]
+def charged_for(model: str, feature_id: str | None, entity_id: str | None) -> str:
+    """Name what a gate charges for, which need not be in the body: a model may come from a header."""
+    return _digest(*("" if part is None else f"={part}" for part in (model, feature_id, entity_id)))
+
+
+def paid_before(state: RequestState, what: str) -> PaidCharge | None:
+    """Return the charge of an earlier attempt that pays for `what`, if one is left."""
+    used = {charge.id for _, charge in state.under_key}
+    for paid in () if state.attempt is None else state.attempt.paid:
+        if paid.what == what and paid.charge_id not in used and paid.cost >= paid.credits:
+            return paid
+    return None
 
 
 async def finish(state: RequestState, attempt: Attempt, outcome: Outcome) -> None:
@@ -73,7 +80,7 @@ async def finish(state: RequestState, attempt: Attempt, outcome: Outcome) -> Non
     A process that dies in between leaves them open, and they are given back. The other way round, the next attempt
     could be charged for an answer that was paid.
     """
-    charges = [_paid(charge, outcome) for charge in state.under_key]
+    charges = [_paid(what, charge, outcome) for what, charge in state.under_key]
     standing = standing_after(attempt, outcome, charges)
     for pause in _PAUSES_SECONDS:
         await asyncio.sleep(pause)
@@ -85,8 +92,8 @@ async def finish(state: RequestState, attempt: Attempt, outcome: Outcome) -> Non
             return
 
 
-def _paid(charge: Charge, outcome: Outcome) -> PaidCharge:
-    return PaidCharge(charge.id, charge.credits, charge.cost_after(outcome))
+def _paid(what: str, charge: Charge, outcome: Outcome) -> PaidCharge:
+    return PaidCharge(charge.id, charge.credits, charge.cost_after(outcome), what)
 
 
 async def _fingerprint(request: Request) -> str:

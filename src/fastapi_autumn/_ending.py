@@ -53,7 +53,7 @@ class Ending:
                 self._has_trailers = bool(message.get("trailers", False))
             case "websocket.accept":
                 self._status = HTTPStatus.SWITCHING_PROTOCOLS
-        self._last_part_under_way = self._is_last_part(message)
+        self._last_part_under_way = self.is_last_part(message)
 
     def sent(self, message: Message) -> None:
         """Note that the server took `message`."""
@@ -107,7 +107,8 @@ class Ending:
         if self._decided is None:
             self._decided = outcome
 
-    def _is_last_part(self, message: Message) -> bool:
+    def is_last_part(self, message: Message) -> bool:
+        """Tell whether nothing of the answer follows `message`."""
         match message["type"]:
             case "http.response.body" | "http.response.zerocopysend":
                 return not message.get("more_body", False) and not self._has_trailers

@@ -73,8 +73,8 @@ class RequestState:
     """How it ended, once it has."""
     attempt: "Attempt | None" = None
     """The attempt that this is under a key of the caller's, if they sent one."""
-    under_key: list[Charge] = field(default_factory=list)
-    """The charges that the attempt is served on."""
+    under_key: list[tuple[str, Charge]] = field(default_factory=list)
+    """What each of the attempt's charges was opened for, and the charge."""
 
     def adopt(self, charge: Charge) -> None:
         """Let a charge end as this request ends, or has ended."""

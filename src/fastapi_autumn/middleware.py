@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
+from anyio import CancelScope
 from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
@@ -252,7 +253,17 @@ class _WithoutLifespan:
 class _Watch:
     """Passes the messages of one request on, and notes what they say about its end."""
 
-    __slots__ = ("_body_bytes", "_max_body_bytes", "_receive", "_scope", "_send", "_state", "_too_large")
+    __slots__ = (
+        "_body_bytes",
+        "_max_body_bytes",
+        "_receive",
+        "_receiving",
+        "_scope",
+        "_seen",
+        "_send",
+        "_state",
+        "_too_large",
+    )
 
     def __init__(self, state: RequestState, scope: Scope, receive: Receive, send: Send, *, max_body_bytes: int) -> None:
         self._state = state
@@ -262,9 +273,20 @@ class _Watch:
         self._max_body_bytes = max_body_bytes
         self._body_bytes = 0
         self._too_large: HTTPException | None = None
+        self._receiving = 0
+        # A message that was received for this class and not for the application.
+        self._seen: Message | None = None
 
     async def receive(self) -> Message:
-        message = await self._receive()
+        seen, self._seen = self._seen, None
+        return await self._next() if seen is None else seen
+
+    async def _next(self) -> Message:
+        self._receiving += 1
+        try:
+            message = await self._receive()
+        finally:
+            self._receiving -= 1
         if message["type"] in {"http.disconnect", "websocket.disconnect"}:
             self._state.ending.caller_left()
         elif self._max_body_bytes and message["type"] == "http.request" and not self._state.ending.started:
@@ -292,6 +314,8 @@ class _Watch:
 
     async def _pass_on(self, message: Message) -> None:
         ending = self._state.ending
+        if self._may_be_gone(message):
+            await self._look_for_a_disconnect()
         decides = not message.get("more_body", False)
         if decides:
             ending.sending(message)
@@ -302,6 +326,19 @@ class _Watch:
             raise
         if decides:
             ending.sent(message)
+
+    def _may_be_gone(self, message: Message) -> bool:
+        """Tell whether it matters if the caller has left, and nobody is listening for that."""
+        state = self._state
+        matters = state.attempt is not None or (state.charges and state.runtime.charges.settings.refund_on_disconnect)
+        return bool(matters) and not self._receiving and state.ending.is_last_part(message)
+
+    async def _look_for_a_disconnect(self) -> None:
+        """Ask the server, which may drop the last part without a word when the caller has left."""
+        if self._seen is None:
+            with CancelScope() as at_once:
+                at_once.cancel()
+                self._seen = await self._next()
 
 
 def _credit_headers(charges: Sequence[Charge]) -> list[tuple[bytes, bytes]]:

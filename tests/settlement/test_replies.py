@@ -23,7 +23,7 @@ from fastapi_autumn.settlement.sql_replies import SqlReplies
 from settlement.entries import SANDBOX, FakeMachine, a_batch
 
 NOW = 1_790_000_000_000
-CHARGE = PaidCharge("w-1", Decimal(5), Decimal(5))
+CHARGE = PaidCharge("w-1", Decimal(5), Decimal(5), "a")
 
 
 @pytest.fixture
@@ -177,6 +177,7 @@ async def test_database_that_is_away_is_no_answer(url):
 
 HALF = PaidCharge("w-1", Decimal(5), Decimal("2.5"))
 NOTHING = PaidCharge("w-1", Decimal(5), Decimal(0))
+OTHER = PaidCharge("w-2", Decimal(5), Decimal(5), "b")
 FIRST, AGAIN = Attempt("key", "1"), Attempt("key", "2", (CHARGE,))
 
 
@@ -197,6 +198,8 @@ FIRST, AGAIN = Attempt("key", "1"), Attempt("key", "2", (CHARGE,))
         (AGAIN, Outcome.DONE, [CHARGE], "answered"),
         (AGAIN, Outcome.FAILED, [CHARGE], "paid"),
         (AGAIN, Outcome.GONE, [CHARGE], None),
+        (AGAIN, Outcome.GONE, [OTHER], "paid"),
+        (AGAIN, Outcome.FAILED, [OTHER], "answered"),
     ],
 )
 def test_what_an_attempt_leaves(attempt, outcome, charges, standing):
@@ -210,4 +213,4 @@ async def test_amounts_are_written_exactly(store, replies):
     async with store.engine.connect() as connection:
         written = (await connection.execute(sa.select(table.c.charges))).scalar_one()
 
-    assert json.loads(written) == [["w-1", "5", "5"]]
+    assert json.loads(written) == [["w-1", "5", "5", "a"]]

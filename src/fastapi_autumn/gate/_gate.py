@@ -10,7 +10,7 @@ from fastapi import Depends, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.requests import HTTPConnection
 
-from fastapi_autumn._attempts import begin, paid_before
+from fastapi_autumn._attempts import begin, charged_for, paid_before
 from fastapi_autumn._identity import customer_from
 from fastapi_autumn._openapi import Documented
 from fastapi_autumn._refusals import billing_unavailable, not_authenticated, on_a_websocket, refused
@@ -176,7 +176,8 @@ class CreditGate(Documented):
         under_key = self._idempotent and isinstance(connection, Request)
         if under_key:
             await begin(connection, state, payer)  # type: ignore[arg-type]
-        earlier = paid_before(state) if under_key else None
+        what = charged_for(model, self._feature_id, entity_id)
+        earlier = paid_before(state, what) if under_key else None
         try:
             charge = (
                 charges.paid(payer, model, earlier)
@@ -201,7 +202,7 @@ class CreditGate(Documented):
             _log.error("Autumn does not take this service's calls, check its key and features: %s", error)
             raise billing_unavailable() from error
         if under_key:
-            state.under_key.append(charge)
+            state.under_key.append((what, charge))
         return charge
 
 

@@ -14,6 +14,8 @@ from fastapi_autumn._attempts import is_form
 __all__ = ["MAX_MODEL_NAME", "checked_model", "model_from_body"]
 
 MAX_MODEL_NAME = 256
+_BEFORE_JSON = b" \t\r\n\x00\xef\xbb\xbf\xfe\xff"
+"""White space, byte order marks, and the zeros of the wider encodings."""
 
 
 async def model_from_body(request: Request) -> str:
@@ -25,6 +27,8 @@ async def model_from_body(request: Request) -> str:
         RequestValidationError: The body has no single, plain `model`; FastAPI answers 422.
     """
     if is_form(request):
+        if await _looks_like_json(request):
+            raise _invalid("value_error", "A form must not look like JSON", at=("body",))
         values: list[Any] = (await request.form()).getlist("model")
     else:
         values = await _values_in_json(request)
@@ -46,6 +50,18 @@ def checked_model(value: object) -> str:
     if not value or len(value) > MAX_MODEL_NAME or not value.isprintable():
         raise _invalid("value_error", f"A model's name has 1 to {MAX_MODEL_NAME} printable characters")
     return value
+
+
+async def _looks_like_json(request: Request) -> bool:
+    """Tell whether a handler that reads the bytes of a form could take them for JSON, in any encoding of it."""
+    if request.headers["content-type"].lower().startswith("multipart/"):
+        return False
+    try:
+        body = await request.body()
+    except RuntimeError:
+        # FastAPI has parsed it from the stream, and nobody can read it again.
+        return False
+    return body.lstrip(_BEFORE_JSON).startswith((b"{", b"["))
 
 
 async def _values_in_json(request: Request) -> list[Any]:

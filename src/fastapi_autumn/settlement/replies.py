@@ -54,6 +54,8 @@ class PaidCharge:
     """What was taken."""
     cost: Decimal
     """What it came to."""
+    what: str = ""
+    """A digest of what it was opened for. It pays for nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ def standing_after(attempt: Attempt, outcome: Outcome, charges: Sequence[PaidCha
         return None
     if outcome is Outcome.DONE:
         return "answered"
-    if attempt.paid:
+    if {charge.charge_id for charge in charges} & {charge.charge_id for charge in attempt.paid}:
         # A second hang-up has used the charge up. After a failure of the service it is still there to be served on.
         return "paid" if outcome is Outcome.FAILED else None
     if outcome is Outcome.FAILED:

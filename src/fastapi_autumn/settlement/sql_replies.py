@@ -57,7 +57,7 @@ class SqlReplies:
     async def finish(self, attempt: Attempt, standing: Standing | None, charges: Sequence[PaidCharge]) -> None:
         """See `Replies.finish`."""
         mine = sa.and_(replies.c.key == attempt.key, replies.c.attempt_id == attempt.attempt_id)
-        written = json.dumps([[charge.charge_id, str(charge.credits), str(charge.cost)] for charge in charges])
+        written = json.dumps([[one.charge_id, str(one.credits), str(one.cost), one.what] for one in charges])
         async with self._begin() as connection:
             if standing is None:
                 await connection.execute(replies.delete().where(mine))
@@ -92,7 +92,8 @@ def _judge(row: Any, fingerprint: str, *, now: int) -> Conflict | tuple[PaidChar
         return Conflict.ALREADY_ANSWERED
     if row.standing != "paid" and row.owner_lives:
         return Conflict.IN_PROGRESS
-    return tuple(PaidCharge(name, Decimal(taken), Decimal(cost)) for name, taken, cost in json.loads(row.charges))
+    paid = json.loads(row.charges)
+    return tuple(PaidCharge(name, Decimal(taken), Decimal(cost), *what) for name, taken, cost, *what in paid)
 
 
 _FOUND = (
