@@ -13,10 +13,10 @@ from chaos.client import Call
 from chaos.moments import Moments
 from chaos.settings import PRICES, SHUTDOWN_TIMEOUT
 
-LONGEST_WAIT_SECONDS = 10.0
-"""How long a call may be in memory only. It is 0.2 seconds, unless so many processes wait for a processor."""
-LONGEST_STOP_SECONDS = 5 + 5 * SHUTDOWN_TIMEOUT
-"""uvicorn waits 5 seconds for calls that are under way; then four steps have a time-out each, and one is to spare."""
+LONGEST_WAIT_SECONDS = 30.0
+"""How long a call may be in memory only. It is 0.2 seconds, unless many processes wait for a processor."""
+LONGEST_STOP_SECONDS = 2 * (5 + 4 * SHUTDOWN_TIMEOUT)
+"""uvicorn waits 5 seconds for calls that are under way, then four steps have a time-out each. Twice that, as above."""
 
 
 @dataclass(slots=True)
