@@ -99,10 +99,13 @@ async def _load(port: int, *, connections: int, seconds: float | None, customers
     await asyncio.gather(*(loop.create_connection(lambda: _Client(run), "127.0.0.1", port) for _ in range(connections)))
     await run.over.wait()
     elapsed = time.perf_counter() - started
+    ended = time.time()
     latencies = sorted(run.latencies)
     return {
         "requests": len(latencies),
         "failed": run.failed,
+        "started": ended - elapsed,
+        "ended": ended,
         "rps": len(latencies) / elapsed,
         "p50_ms": latencies[len(latencies) // 2] * 1000,
         "p99_ms": latencies[int(len(latencies) * 0.99)] * 1000,

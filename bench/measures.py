@@ -3,19 +3,19 @@
 import asyncio
 import contextlib
 import statistics
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.processes import SERVICE_CORE, Server, load, python, run_json, service, services, upstream
+from bench.processes import SERVICE_CORE, Server, counts, load, python, run_json, service, services, upstream
 
-OURS = ["httptools-deduct", "httptools-hold", "reqwest-deduct", "reqwest-hold", "httpx-deduct", "httpx-hold"]
+OURS = ["httptools-deduct", "httptools-hold", "httpx-deduct"]
 EVERYTHING = ["unbilled", *OURS, "hono", "plain-port"]
 CONNECTIONS = [1, 32, 256]
 CUSTOMERS = [1, 100, 100_000]
+HEADLINE_CUSTOMERS, HEADLINE_SECONDS = 10_000, 20
+OPERATIONS = ["customers.get_or_create", "balances.check"]
 STREAMS = 2000
-_UNTIL_CONFIRMED = 3
 
 _BODY = b'{"model":"gpt-4o","prompt":""}'
 _OPEN_STREAM = (
@@ -50,6 +50,29 @@ class Plan:
     say: Callable[[str], None]
 
 
+def headline(plan: Plan, samples: Samples) -> None:
+    """What a service serves whose customers are many, until Autumn has been told all that it has to be told.
+
+    Each round starts every service anew, so that it knows nobody. The clock stops when the last answer of Autumn is
+    out: a confirmation that is put off has to be paid for all the same.
+    """
+    for round_ in range(plan.rounds):
+        for name in EVERYTHING:
+            plan.say(f"headline, round {round_ + 1} of {plan.rounds}: {name}")
+            with upstream() as autumn, service(name, autumn, plan.directory) as server:
+                load(server, connections=8, seconds=1)
+                counts(autumn)
+                result = load(server, connections=32, seconds=HEADLINE_SECONDS, customers=HEADLINE_CUSTOMERS)
+                told, last = counts(autumn)
+            seconds = max(result["ended"], last) - result["started"]
+            samples.add("headline rps", name, result["requests"] / seconds)
+            samples.add("headline late s", name, max(0.0, last - result["ended"]))
+            for kind in ("requests", "p50_ms", "p99_ms", "cpu_us", "failed"):
+                samples.add(f"headline {kind}", name, result[kind])
+            for operation in OPERATIONS:
+                samples.add(f"headline {operation}", name, told.get(operation, 0) / result["requests"])
+
+
 def throughput(plan: Plan, samples: Samples) -> None:
     """Requests per second, latency and CPU per request, for one customer who is known."""
     with upstream() as autumn, services(EVERYTHING, autumn, plan.directory) as servers:
@@ -79,7 +102,7 @@ def latency(plan: Plan, samples: Samples) -> None:
 
 def customers(plan: Plan, samples: Samples) -> None:
     """How the number of customers, all of them known, changes throughput."""
-    names = ["httptools-deduct", "reqwest-deduct", "httpx-deduct"]
+    names = ["httptools-deduct", "httpx-deduct"]
     with upstream() as autumn, services(names, autumn, plan.directory) as servers:
         for server in servers:
             plan.say(f"customers: {server.name} gets to know {max(CUSTOMERS)}")
@@ -92,7 +115,7 @@ def customers(plan: Plan, samples: Samples) -> None:
                     for kind in ("rps", "p99_ms"):
                         samples.add(f"{kind} of {count}", server.name, result[kind])
                     # Confirmations that still wait their turn are not the next cell's to pay.
-                    time.sleep(_UNTIL_CONFIRMED)
+                    counts(autumn)
 
 
 def journal(plan: Plan, samples: Samples) -> None:
@@ -174,6 +197,7 @@ def start(plan: Plan, samples: Samples) -> None:
 
 
 MEASURES: dict[str, Callable[[Plan, Samples], None]] = {
+    "headline": headline,
     "throughput": throughput,
     "latency": latency,
     "customers": customers,

@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +96,20 @@ def load(server: Server, *, connections: int, seconds: float | None = None, cust
     if result["failed"] and server.name not in _FAIL_UNDER_LOAD:
         raise RuntimeError(f"{server.name}: {result['failed']:.0f} of {result['requests']:.0f} requests failed")
     return result
+
+
+def counts(autumn: Server) -> tuple[dict[str, int], float]:
+    """Wait until nobody calls Autumn any more; return how often it was called since last time, and when it ended."""
+    told: Counter[str] = Counter()
+    last = 0.0
+    while True:
+        with urllib.request.urlopen(f"{autumn.url}/counts") as answer:
+            new = json.load(answer)
+        told.update(new["counts"])
+        last = max(last, new["last"])
+        if not new["counts"]:
+            return dict(told), last
+        time.sleep(0.5)
 
 
 def run_json(command: Sequence[str], *, core: int) -> dict[str, Any]:

@@ -9,22 +9,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.measures import CONNECTIONS, CUSTOMERS, EVERYTHING, STREAMS, Samples, columns
+from bench.measures import (
+    CONNECTIONS,
+    CUSTOMERS,
+    EVERYTHING,
+    HEADLINE_CUSTOMERS,
+    HEADLINE_SECONDS,
+    OPERATIONS,
+    STREAMS,
+    Samples,
+    columns,
+)
 
 _TITLES = {
     "unbilled": "FastAPI, no billing",
-    "httptools-deduct": "this, httptools, deduct",
-    "httptools-hold": "this, httptools, hold",
-    "reqwest-deduct": "this, reqwest, deduct",
-    "reqwest-hold": "this, reqwest, hold",
-    "httpx-deduct": "this, httpx, deduct",
-    "httpx-hold": "this, httpx, hold",
+    "httptools-deduct": "this, as installed",
+    "httptools-hold": "this, hold",
+    "httpx-deduct": "this, httpx",
     "hono": "Hono + autumn-js",
     "plain-port": "plain port",
-    "no-journal": "this, httptools, no journal",
+    "no-journal": "this, no journal",
     "this package": "this",
 }
-_PACKAGES = ["fastapi", "starlette", "uvicorn", "uvloop", "httptools", "httpx", "httpcore", "pyreqwest", "autumn-sdk"]
+_PACKAGES = ["fastapi", "starlette", "uvicorn", "uvloop", "httptools", "httpx", "httpcore", "autumn-sdk"]
 
 
 @dataclass(frozen=True)
@@ -41,24 +48,19 @@ def _ratio(what: str, over: str, under: str) -> Callable[[Samples], float]:
     return lambda samples: samples.median(what, over) / samples.median(what, under)
 
 
-_FAST, _DEFAULT = "httptools-deduct", "httpx-deduct"
+_DEFAULT = "httptools-deduct"
 TARGETS = [
     Target(
-        "httptools, 32 connections: at least 0.45 of FastAPI", _ratio("rps 32", _FAST, "unbilled"), lambda r: r >= 0.45
+        "as installed, 10,000 customers: at least 0.45 of FastAPI",
+        _ratio("headline rps", _DEFAULT, "unbilled"),
+        lambda r: r >= 0.45,
     ),
-    Target("httptools: at least 5 times Hono + autumn-js", _ratio("rps 32", _FAST, "hono"), lambda r: r >= 5),
-    Target("httptools: at least 40 times the plain port", _ratio("rps 32", _FAST, "plain-port"), lambda r: r >= 40),
-    Target("httpx, no extra: at least Hono + autumn-js", _ratio("rps 32", _DEFAULT, "hono"), lambda r: r >= 1),
+    Target("at least 6 times Hono + autumn-js", _ratio("headline rps", _DEFAULT, "hono"), lambda r: r >= 6),
+    Target("at least 40 times the plain port", _ratio("headline rps", _DEFAULT, "plain-port"), lambda r: r >= 40),
     Target(
-        "Autumn 20 ms away: at most 22 ms over the unbilled route",
-        lambda s: s.median("far p50_ms", _FAST) - s.median("far p50_ms", "unbilled"),
-        lambda ms: ms <= 22,
-        " ms",
-    ),
-    Target(
-        "the same with httpx",
+        "Autumn 20 ms away: at most 21.5 ms over the unbilled route",
         lambda s: s.median("far p50_ms", _DEFAULT) - s.median("far p50_ms", "unbilled"),
-        lambda ms: ms <= 22,
+        lambda ms: ms <= 21.5,
         " ms",
     ),
     Target(
@@ -69,28 +71,28 @@ TARGETS = [
     ),
     Target(
         "an open stream: less than 4 KB more",
-        lambda s: (s.median("stream bytes", _FAST) - s.median("stream bytes", "unbilled")) / 1024,
+        lambda s: (s.median("stream bytes", _DEFAULT) - s.median("stream bytes", "unbilled")) / 1024,
         lambda kb: kb < 4,
         " KB",
     ),
     Target(
         "p99 at 256 connections: within 3 times p50",
-        lambda s: s.median("p99_ms 256", _FAST) / s.median("p50_ms 256", _FAST),
+        lambda s: s.median("p99_ms 256", _DEFAULT) / s.median("p50_ms 256", _DEFAULT),
         lambda r: r <= 3,
     ),
     Target(
         "100,000 customers: within 10 % of one",
-        lambda s: s.median("rps of 100000", _FAST) / s.median("rps of 1", _FAST),
+        lambda s: s.median("rps of 100000", _DEFAULT) / s.median("rps of 1", _DEFAULT),
         lambda r: r >= 0.9,
     ),
     Target(
         "the journal: less than 10 % of the throughput",
-        _ratio("journal rps", _FAST, "no-journal"),
+        _ratio("journal rps", _DEFAULT, "no-journal"),
         lambda r: r > 0.9,
     ),
     Target(
         "the journal: less than 5 % of the median",
-        _ratio("journal p50_ms", _FAST, "no-journal"),
+        _ratio("journal p50_ms", _DEFAULT, "no-journal"),
         lambda r: r < 1.05,
     ),
     Target(
@@ -130,6 +132,20 @@ def targets(samples: Samples) -> str:
 def tables(samples: Samples) -> str:
     """Return every table that was measured."""
     parts: list[str] = []
+    if samples.has("headline rps", "unbilled"):
+        names = columns(EVERYTHING, samples, "headline rps")
+        rows = [("requests/s", [f"{samples.median('headline rps', n):.0f}" for n in names])]
+        latencies = [(samples.median("headline p50_ms", n), samples.median("headline p99_ms", n)) for n in names]
+        rows.append(("p50 / p99 in ms", [f"{p50:.1f} / {p99:.1f}" for p50, p99 in latencies]))
+        rows.append(("CPU per request in µs", [f"{samples.median('headline cpu_us', n):.0f}" for n in names]))
+        rows += [
+            (f"{operation} per request", [f"{samples.median(f'headline {operation}', n):.3f}" for n in names])
+            for operation in OPERATIONS
+        ]
+        rows.append(("seconds until Autumn had it all", [f"{samples.median('headline late s', n):.1f}" for n in names]))
+        rows.append(("failed requests", [f"{samples.median('headline failed', n):.0f}" for n in names]))
+        title = f"{HEADLINE_CUSTOMERS:,} customers, unknown at first, {HEADLINE_SECONDS} s at 32 connections"
+        parts.append(_table(title, names, rows))
     if samples.has("rps 32", "unbilled"):
         names = columns(EVERYTHING, samples, "rps 32")
         rows = []
@@ -140,12 +156,12 @@ def tables(samples: Samples) -> str:
             rows.append((f"p50 / p99 in ms, {label}", [f"{p50:.1f} / {p99:.1f}" for p50, p99 in latencies]))
         rows.append(("CPU per request in µs, 32 connections", [f"{samples.median('cpu_us 32', n):.0f}" for n in names]))
         rows.append(("failed requests, 256 connections", [f"{samples.median('failed 256', n):.0f}" for n in names]))
-        parts.append(_table("Throughput", names, rows))
+        parts.append(_table("One customer, who is known", names, rows))
     if samples.has("far p50_ms", "unbilled"):
         names = columns(EVERYTHING, samples, "far p50_ms")
         cells = [f"{samples.median('far p50_ms', n):.1f} / {samples.median('far p99_ms', n):.1f}" for n in names]
         parts.append(_table("Autumn 20 ms away, 1 connection", names, [("p50 / p99 in ms", cells)]))
-    if samples.has("rps of 1", _FAST):
+    if samples.has("rps of 1", _DEFAULT):
         names = columns(EVERYTHING, samples, "rps of 1")
         rows = [
             (
@@ -158,8 +174,8 @@ def tables(samples: Samples) -> str:
             for count in CUSTOMERS
         ]
         parts.append(_table("Customers: requests/s and p99 in ms, 32 connections", names, rows))
-    if samples.has("journal rps", _FAST):
-        names = columns([_FAST, "no-journal"], samples, "journal rps")
+    if samples.has("journal rps", _DEFAULT):
+        names = columns([_DEFAULT, "no-journal"], samples, "journal rps")
         kinds = [("requests/s", "rps", 0), ("p50 in ms", "p50_ms", 1), ("CPU per request in µs", "cpu_us", 0)]
         rows = [
             (label, [f"{samples.median(f'journal {kind}', n):.{digits}f}" for n in names])
@@ -218,12 +234,12 @@ The service under test has one core to itself; Autumn (a constant answer, `bench
 
 Machine: {machine()}.
 
-Columns: the same route, `POST /ai/chat`, as FastAPI with no billing; with this package over each transport and in both
-settlement modes; as Hono with autumn-js on Node, the system this one is modelled on; and as the port one writes first,
-BaseHTTPMiddleware around the official autumn-sdk.
+Columns: the same route, `POST /ai/chat`, as FastAPI with no billing; with this package as it is installed, with
+`AUTUMN_CHARGING=hold`, and with `AUTUMN_TRANSPORT=httpx`; as Hono with autumn-js on Node, the system this one is
+modelled on; and as the port one writes first, BaseHTTPMiddleware around the official autumn-sdk.
 
-Every Python column calls `gc.freeze()` once it has started (see `docs/performance.md`); the outbox was drained in two
-rounds, because one takes minutes.
+The first table is what counts: many customers, and the clock stops when Autumn has answered the last call, so nothing
+is put off. It also counts what Autumn was asked. No column calls `gc.freeze()`.
 
 ![Requests per second](throughput.svg)
 
@@ -247,14 +263,14 @@ python -m bench.run --only throughput --rounds 2
 
 
 def picture(samples: Samples) -> str:
-    """Draw requests per second at 32 connections as bars."""
-    names = columns(EVERYTHING, samples, "rps 32")
-    most = max(samples.median("rps 32", name) for name in names)
+    """Draw the requests per second of the headline as bars."""
+    names = columns(EVERYTHING, samples, "headline rps")
+    most = max(samples.median("headline rps", name) for name in names)
     bars = []
     for row, name in enumerate(names):
-        rate = samples.median("rps 32", name)
+        rate = samples.median("headline rps", name)
         y, width = 44 + row * 34, max(2, rate / most * 420)
-        colour = "#2563eb" if name.startswith(("httptools", "reqwest", "httpx")) else "#9ca3af"
+        colour = "#2563eb" if name.startswith(("httptools", "httpx")) else "#9ca3af"
         bars.append(
             f'<text x="190" y="{y + 16}" text-anchor="end">{_TITLES[name]}</text>'
             f'<rect x="200" y="{y}" width="{width:.0f}" height="22" rx="3" fill="{colour}"/>'
@@ -264,7 +280,7 @@ def picture(samples: Samples) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 700 {height}" font-family="system-ui, sans-serif" '
         f'font-size="13" fill="#111827"><rect width="700" height="{height}" fill="#ffffff"/>'
-        '<text x="200" y="26" font-size="15" font-weight="600">Requests per second, one core, 32 connections</text>'
+        '<text x="200" y="26" font-size="15" font-weight="600">Requests per second of one core, 10,000 customers</text>'
         + "".join(bars)
         + "</svg>\n"
     )

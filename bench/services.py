@@ -5,7 +5,6 @@
 
 import argparse
 import asyncio
-import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -130,9 +129,6 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, required=True)
     options = parser.parse_args()
     app = application(options.name, upstream=options.upstream, directory=options.directory)
-    # Advice of docs/performance.md, given to every column alike: the collector need not look at what lives for ever.
-    gc.collect()
-    gc.freeze()
     uvicorn.run(app, port=options.port, log_level="warning", access_log=False, loop="uvloop", http="httptools")
 
 

@@ -1,12 +1,16 @@
 """An Autumn that answers every call with a constant, and as fast as Python can: the far side of every benchmark.
 
 The bodies have the size and the shape of the real ones, and are about the customer and the value of the request.
+`GET /counts` tells how often each operation was called since the last time, and when the last answer went out.
 `--delay` adds the network between a service and Autumn.
 """
 
 import argparse
 import asyncio
 import json
+import time
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 import uvloop
@@ -130,7 +134,27 @@ def _given(name: bytes, request: bytes) -> bytes | None:
     return after[: min(end for end in (after.find(b","), after.find(b"}")) if end >= 0)]
 
 
+@dataclass
+class _Told:
+    """How often Autumn was asked what since somebody wanted to know, and when the last answer went out."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    last: float = 0.0
+
+    def reset(self) -> bytes:
+        body = json.dumps({"counts": self.counts, "last": self.last}).encode()
+        self.counts = Counter()
+        return _HEAD % (b"200 OK", len(body)) + body
+
+
+_told = _Told()
+
+
 def _answer(path: bytes, request: bytes) -> bytes:
+    if path == b"/counts":
+        return _told.reset()
+    _told.counts[path.decode().removeprefix("/v1/")] += 1
+    _told.last = time.time()
     body = answer_body(path, request)
     if body is None:
         return _HEAD % (b"401 Unauthorized", len(_NOT_FOUND)) + _NOT_FOUND
