@@ -53,6 +53,9 @@ def refuse_unsendable(path: str, headers: Mapping[str, str], bearer: SecretStr |
     Raises:
         UnsendableRequest: It names the header and never shows a value.
     """
+    together = "|".join([path, *headers.values(), "" if bearer is None else bearer.get_secret_value()])
+    if " " not in path and "| " not in together and " |" not in together and _is_sendable(together):
+        return  # as nearly always, for a fraction of what looking at each costs
     if not _is_sendable(path) or " " in path:
         raise _unsendable(path, "the path")
     for name, value in headers.items():
@@ -79,7 +82,7 @@ def is_compressed(headers: Mapping[str, str]) -> bool:
 def without_key(answer: Answer, bearer: SecretStr | None) -> Answer:
     """Return the answer with stars where it echoes the key, as whatever stands at the address may do."""
     key = "" if bearer is None else bearer.get_secret_value()
-    if not key or (key.encode() not in answer.body and not any(key in value for value in answer.headers.values())):
+    if not key or (key.encode() not in answer.body and key not in "|".join(answer.headers.values())):
         return answer
     headers = {name: value.replace(key, "***") for name, value in answer.headers.items()}
     return Answer(answer.status, headers, answer.body.replace(key.encode(), b"***"))

@@ -64,7 +64,8 @@ class HttptoolsTransport:
         connection = pool.take(loop.time())
         if connection is None:
             connection = await self._connect(path, pool)
-        answer = connection.send(_head(f"{method} {path}", self._netloc, len(body), headers, bearer) + body)
+        answer = loop.create_future()
+        connection.send(_head(f"{method} {path}", self._netloc, len(body), headers, bearer) + body, answer)
         # Cheaper than asyncio.timeout, which would cost as much as reading the answer.
         timer = loop.call_at(deadline, connection.time_out)
         try:
@@ -181,12 +182,11 @@ class _Connection(asyncio.Protocol):
         self._answer: asyncio.Future[Answer] | None = None
         self._is_over = False
 
-    def send(self, request: bytes) -> "asyncio.Future[Answer]":
-        """Write a request; the future is its answer, or fails with `MalformedAnswer` or `TimeoutError`."""
+    def send(self, request: bytes, answer: "asyncio.Future[Answer]") -> None:
+        """Write a request; `answer` is set to what comes, or fails with `MalformedAnswer` or `TimeoutError`."""
         self._reader = AnswerReader()
-        self._answer = answer = asyncio.get_running_loop().create_future()
+        self._answer = answer
         self._transport.write(request)
-        return answer
 
     def is_free(self) -> bool:
         """Whether a request can be sent: nothing has come that was not asked for, not even unread in the socket.

@@ -46,6 +46,7 @@ class AnswerReader:
         self._parser = HttpResponseParser(self)
         self._is_in_head = True
         self._head_size = 0
+        self._status = 0
         self._pending = b""
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
@@ -68,6 +69,9 @@ class AnswerReader:
                 self._feed_body(data)
         except (HttpParserError, HttpParserUpgrade) as error:
             raise MalformedAnswer(type(error).__name__) from None
+        if self.answer is not None:
+            # The parser holds on to this reader: without the cycle, nothing is left for the garbage collector.
+            del self._parser
 
     def end(self) -> None:
         """Take note that the server has closed the connection properly.
@@ -119,6 +123,7 @@ class AnswerReader:
     def _find_end(self) -> None:
         """Settle where the body ends (RFC 9112, section 6.3), as far as there is one way to see it."""
         status, version = self._parser.get_status_code(), self._parser.get_http_version()
+        self._status = status
         length, coding = self._headers.get("content-length"), self._headers.get("transfer-encoding")
         self.is_reusable = version == "1.1" and not _says_close(self._headers.get("connection", ""))
         if status == _NO_CONTENT and self._headers.keys() & _FRAMING:
@@ -161,7 +166,7 @@ class AnswerReader:
 
     def _complete(self) -> None:
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self.answer = Answer(self._parser.get_status_code(), self._headers, body)
+        self.answer = Answer(self._status, self._headers, body)
 
     # What the parser calls.
 
@@ -170,7 +175,7 @@ class AnswerReader:
             raise MalformedAnswer
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        key, text = name.decode("ascii").lower(), value.decode("latin-1").strip(" \t")
+        key, text = name.decode("ascii").lower(), value.decode("latin-1").rstrip(" \t")
         if not self._is_in_head:
             # A trailer has no say in what the answer is, and may not try to have one.
             if key in _FRAMING:
