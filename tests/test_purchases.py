@@ -279,3 +279,20 @@ async def test_the_memory_of_purchases_is_bounded(tmp_path, monkeypatch):
 
         assert shop.way.calls.count("billing.attach") == 4
         assert await shop.bought() == 3
+
+
+async def test_what_is_included_is_granted_once(tmp_path):
+    """A pack that costs nothing in the amount asked for is had once, under whatever keys and amounts."""
+    shop = Shop(tmp_path)
+    price = {"amount": 5, "billing_units": 100, "billing_method": "prepaid", "interval": "one_off"}
+    items = [{"feature_id": "ai_credits", "included": 100, "price": price}]
+    async with shop.calling() as client:
+        await shop.autumn.client.call("plans.create", {"plan_id": "pack", "name": "P", "add_on": True, "items": items})
+        await shop.leave_card(client)
+        for amounts in ({}, {"ai_credits": 0}, {"ai_credits": 100}):
+            tries = (buy(client, key=f"{amounts}{n}", plan_id="pack", feature_quantities=amounts) for n in range(3))
+            await asyncio.gather(*tries)
+        assert (await shop.autumn.client.customers.get("ada")).balances["ai_credits"].granted == 150
+
+        await buy(client, key="paid", plan_id="pack", feature_quantities={"ai_credits": 200})
+        assert (await shop.autumn.client.customers.get("ada")).balances["ai_credits"].granted == 350

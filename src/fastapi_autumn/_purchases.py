@@ -12,7 +12,7 @@ from .client import Operations
 from .errors import DuplicateRequest, RequestRejected, Unavailable, Uncertain
 from .models import AttachResult, Customer, CustomerRecord, EntityRecord, Plan, Purchase, Subscription
 
-__all__ = ["Cached", "Offer", "Purchases", "Wish", "is_free"]
+__all__ = ["Cached", "Offer", "Purchases", "Wish", "is_free", "pays_now"]
 
 _log = logging.getLogger("fastapi_autumn")
 
@@ -114,6 +114,19 @@ def is_free(plan: Plan) -> bool:
     return not any(_costs(price) for price in prices if price)
 
 
+def pays_now(plan: Plan, quantities: Mapping[str, int]) -> bool:
+    """Tell whether attaching a plan costs something at once; what is included in a prepaid item is not paid for."""
+    if plan.price and _costs(plan.price):
+        return True
+    return any(
+        price.get("billing_method") == "prepaid"
+        and _costs(price)
+        and quantities.get(str(item.get("feature_id")), 0) > (item.get("included") or 0)
+        for item in plan.items
+        if (price := item.get("price"))
+    )
+
+
 def _costs(price: Mapping[str, object]) -> bool:
     tiers = price.get("tiers")
     parts = [price, *tiers] if isinstance(tiers, list) else [price]
@@ -137,8 +150,9 @@ class Wish:
 
     def signature(self, customer_id: str) -> str:
         """Return what two clicks of one wish have in common, as an idempotency key."""
-        quantities = sorted(self.feature_quantities.items())
-        named = repr((customer_id, self.plan_id, self.entity_id, self.key, quantities))
+        # What can be had once is the same wish under every key.
+        key, quantities = (None, []) if self.once else (self.key, sorted(self.feature_quantities.items()))
+        named = repr((customer_id, self.plan_id, self.entity_id, key, quantities))
         return hashlib.sha256(named.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
@@ -178,7 +192,7 @@ class Purchases:
             RequestRejected: Autumn said no.
         """
         signature = wish.signature(customer.id)
-        answered, until = self._answered.get(signature, (None, 0.0))
+        answered, until = self._answered.get(f"{signature}:{wish.key}", (None, 0.0))
         if answered is not None and asyncio.get_running_loop().time() < until:
             return answered
         task = self._under_way.get(signature)
@@ -198,10 +212,11 @@ class Purchases:
             )
         attempt = self._unknown.pop(signature, None)
         if attempt is None or now >= attempt.until:
-            if not wish.key and now_ms % _ONE_WISH_MS < _DOUBLE_CLICK_MS and _since(bought, now_ms - _DOUBLE_CLICK_MS):
+            keyed = wish.key and not wish.once
+            if not keyed and now_ms % _ONE_WISH_MS < _DOUBLE_CLICK_MS and _since(bought, now_ms - _DOUBLE_CLICK_MS):
                 # The minute has just changed, and with it the key: this is the second click of the minute before.
                 return AttachResult(customer_id=customer.id)
-            key = signature if wish.key else f"{signature}:{now_ms // _ONE_WISH_MS}"
+            key = signature if keyed else f"{signature}:{now_ms // _ONE_WISH_MS}"
             attempt = _Attempt(key, bought, now + _UNKNOWN_SECONDS)
         elif bought - attempt.before:
             return self._answer(signature, wish, AttachResult(customer_id=customer.id))
@@ -234,7 +249,7 @@ class Purchases:
         if result.required_action is None:
             click_ms = _DOUBLE_CLICK_MS if result.payment_url else _ONE_WISH_MS
             until = asyncio.get_running_loop().time() + (_KEY_SECONDS if wish.key else click_ms / 1000)
-            _put(self._answered, signature, (result, until))
+            _put(self._answered, f"{signature}:{wish.key}", (result, until))
         return result
 
     async def _was_bought_after_all(

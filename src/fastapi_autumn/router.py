@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from ._browsers import EmulatorPages, not_from_a_form, safe_url
 from ._identity import customer_from, from_request_user
 from ._openapi import RESPONSES
-from ._purchases import Cached, Offer, Purchases, Wish, is_free
+from ._purchases import Cached, Offer, Purchases, Wish, pays_now
 from ._refusals import not_authenticated, refusal
 from ._scope import Runtime, request_state
 from .client import Operations
@@ -225,9 +225,8 @@ def _add_changes(
         """
         success_url = safe_url(request, body.success_url, "success_url")
         plan = await _offered(offer, running, body)
-        wish = Wish(
-            plan.id, body.feature_quantities, body.entity_id, success_url, key=idempotency_key, once=is_free(plan)
-        )
+        once = not pays_now(plan, body.feature_quantities)
+        wish = Wish(plan.id, body.feature_quantities, body.entity_id, success_url, key=idempotency_key, once=once)
         result = await purchases.buy(running, customer, wish)
         return result.model_copy(update={"payment_url": pages.address(request, result.payment_url)})
 
