@@ -77,7 +77,9 @@ KEPT_SHARE = {
 
 
 @pytest.mark.parametrize("charging", ["deduct", "hold"])
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(calls=st.lists(st.tuples(st.sampled_from(sorted(PRICES)), st.sampled_from(sorted(KEPT_SHARE))), max_size=25))
 def test_books_balance_to_the_last_decimal(tmp_path_factory, charging, calls):
     """After any sequence of calls, failures and refunds, what is used is what the calls that succeeded cost."""

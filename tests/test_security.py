@@ -121,7 +121,9 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
         yield made
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(body=BODIES, content_type=TYPES)
 def test_any_body_is_refused_or_charged_for_what_it_names(client, body, content_type):
     """Whatever the body, the answer is a refusal, or the handler's own reading names the model that was charged."""
@@ -133,7 +135,9 @@ def test_any_body_is_refused_or_charged_for_what_it_names(client, body, content_
         assert own == charged
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @example(path="ai/chat")
 @example(path="ai%2Fchat")
 @example(path="%61i/chat")
