@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_autumn.emulator._balances import (
+from fastapi_autumn.emulator.books._balances import (
     InsufficientBalance,
     deduct,
     in_order,
@@ -16,8 +16,8 @@ from fastapi_autumn.emulator._balances import (
     set_total,
     settle,
 )
-from fastapi_autumn.emulator._clock import DAY
-from fastapi_autumn.emulator._entitlements import Entitlement, Limits, Rollover, Window, slots_of
+from fastapi_autumn.emulator.books._clock import DAY
+from fastapi_autumn.emulator.books._entitlements import Entitlement, Limits, Rollover, Window, slots_of
 
 ONE = {"credits": Decimal(1)}
 USAGE_BASED = {"amount": 1, "billing_units": 1, "billing_method": "usage_based", "max_purchase": None}

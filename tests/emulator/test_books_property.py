@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from emulator.conftest import CATALOG, Time
 from fastapi_autumn.emulator import ApiError, Emulator
-from fastapi_autumn.emulator._balances import deduct, in_order
-from fastapi_autumn.emulator._entitlements import Entitlement, slots_of
+from fastapi_autumn.emulator.books._balances import deduct, in_order
+from fastapi_autumn.emulator.books._entitlements import Entitlement, slots_of
 
 ANN = {"customer_id": "ann"}
 USE = ANN | {"feature_id": "usage"}

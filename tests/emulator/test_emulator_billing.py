@@ -6,7 +6,7 @@ from urllib.parse import urljoin
 import pytest
 
 from emulator.conftest import START
-from fastapi_autumn.emulator._clock import DAY, add_interval
+from fastapi_autumn.emulator.books._clock import DAY, add_interval
 
 
 async def plans(autumn, customer_id="ann"):

@@ -9,7 +9,7 @@ import pytest
 
 from emulator.conftest import CATALOG, START, EmulatorClient
 from fastapi_autumn.emulator import Emulator
-from fastapi_autumn.emulator._clock import DAY, add_interval, next_after
+from fastapi_autumn.emulator.books._clock import DAY, add_interval, next_after
 
 
 def at(text):

@@ -3,7 +3,7 @@
 import pytest
 
 from emulator.conftest import START
-from fastapi_autumn.emulator._clock import DAY
+from fastapi_autumn.emulator.books._clock import DAY
 
 
 async def ids(autumn, **body):

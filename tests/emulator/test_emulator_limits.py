@@ -1,6 +1,6 @@
 """Billing controls and entities through the API."""
 
-from fastapi_autumn.emulator._clock import DAY
+from fastapi_autumn.emulator.books._clock import DAY
 
 
 async def use(autumn, units, **more):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastapi_autumn.emulator._clock import DAY
+from fastapi_autumn.emulator.books._clock import DAY
 
 TOP_UP = {"feature_id": "credits", "enabled": True, "threshold": 10, "quantity": 500}
 

@@ -1,10 +1,12 @@
-"""Who may call the emulator from a browser, and who may read its file."""
+"""Who may call the emulator from a browser, who may read its file, and who is warned of it."""
 
 import stat
+import sys
 
 import httpx
 import pytest
 
+from fastapi_autumn import Autumn, AutumnSettings
 from fastapi_autumn.emulator import Emulator
 
 HERE = "http://127.0.0.1:8792"
@@ -49,3 +51,15 @@ def test_only_the_owner_reads_the_file(tmp_path):
     path = tmp_path / "new" / "emulator.db"
     Emulator(path).close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_service_that_nobody_watches_warns_of_the_emulator(tmp_path, monkeypatch, caplog, watched):
+    """A server's log says that no customer pays; a terminal, where a person chose so, is spared."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: watched)
+    settings = AutumnSettings(emulator=True, emulator_path=tmp_path / "emulator.db")
+    autumn = Autumn(settings=settings, prices={"gpt-4o": 3})
+    assert autumn.emulator is autumn.emulator
+    assert [record.levelname for record in caplog.records if "AUTUMN_EMULATOR is on" in record.message] == (
+        [] if watched else ["WARNING"]
+    )

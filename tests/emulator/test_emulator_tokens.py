@@ -83,7 +83,7 @@ async def test_without_genai_prices_three_models_are_known(monkeypatch):
     """The package works without the extra: a missing genai-prices is no error."""
     import sys
 
-    from fastapi_autumn.emulator._tokens import genai_rates
+    from fastapi_autumn.emulator.books._tokens import genai_rates
 
     monkeypatch.setitem(sys.modules, "genai_prices.data_snapshot", None)
     assert genai_rates("openai", "gpt-4o", START) == built_in_rates("openai", "gpt-4o")

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from fastapi_autumn.emulator._app import Emulator
 from fastapi_autumn.emulator._errors import ApiError
-from fastapi_autumn.emulator._faults import Fault, FaultKind
-from fastapi_autumn.emulator._keys import EMULATOR_KEY
-from fastapi_autumn.emulator._tokens import Rates, RateTable, built_in_rates
+from fastapi_autumn.emulator.books._tokens import Rates, RateTable, built_in_rates
+from fastapi_autumn.emulator.http._faults import Fault, FaultKind
+from fastapi_autumn.emulator.http._keys import EMULATOR_KEY
 
 __all__ = ["EMULATOR_KEY", "ApiError", "Emulator", "Fault", "FaultKind", "RateTable", "Rates", "built_in_rates"]

@@ -15,16 +15,18 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from fastapi_autumn._machine import MACHINE, Machine
-from fastapi_autumn.emulator import _keys
-from fastapi_autumn.emulator._catalog import Catalog
-from fastapi_autumn.emulator._clock import DAY, Clock
+from fastapi_autumn.emulator._document import Document
 from fastapi_autumn.emulator._errors import ApiError, duplicate_idempotency_key
-from fastapi_autumn.emulator._faults import Fault, Faults
-from fastapi_autumn.emulator._http import Answer, Call, Operation, parse_json, parse_object, parse_version
-from fastapi_autumn.emulator._keys import EMULATOR_KEY, PUBLISHABLE_KEY
-from fastapi_autumn.emulator._seeding import WireCatalog, seed, wire_of
-from fastapi_autumn.emulator._store import Document, State, Store
-from fastapi_autumn.emulator._tokens import Rates, RateTable, genai_rates
+from fastapi_autumn.emulator.books._catalog import Catalog
+from fastapi_autumn.emulator.books._clock import DAY, Clock
+from fastapi_autumn.emulator.books._tokens import Rates, RateTable, genai_rates
+from fastapi_autumn.emulator.catalog._load import load_catalog
+from fastapi_autumn.emulator.catalog._seeding import WireCatalog, seed, wire_of
+from fastapi_autumn.emulator.http import _keys
+from fastapi_autumn.emulator.http._call import Answer, Call, Operation, parse_json, parse_object, parse_version
+from fastapi_autumn.emulator.http._faults import Fault, Faults
+from fastapi_autumn.emulator.http._keys import EMULATOR_KEY, PUBLISHABLE_KEY
+from fastapi_autumn.emulator.http._store import State, Store
 from fastapi_autumn.emulator.routes import (
     balances,
     billing,
@@ -309,12 +311,12 @@ class Emulator:
 
     def _current_catalog(self, state: State) -> Catalog:
         if self._catalog is None or state.catalog_revision != self._catalog_revision:
-            self._catalog = Catalog(self._store)
+            self._catalog = load_catalog(self._store)
             self._catalog_revision = state.catalog_revision
         return self._catalog
 
     def _call_control(self, operation: Callable[[Call], Any]) -> None:
-        operation(Call(store=self._store, catalog=Catalog(self._store), now=self.clock.now()))
+        operation(Call(store=self._store, catalog=load_catalog(self._store), now=self.clock.now()))
 
 
 def _find(method: str, path: str) -> _Route:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from fastapi_autumn.emulator._balances import deduct, in_order, set_total
-from fastapi_autumn.emulator._clock import RESET_INTERVALS
-from fastapi_autumn.emulator._customer import Customer
-from fastapi_autumn.emulator._entitlements import ZERO, Slot, amount, slots_of
+from fastapi_autumn.emulator._document import Document
 from fastapi_autumn.emulator._errors import invalid_inputs, invalid_request
-from fastapi_autumn.emulator._grants import entitlement
-from fastapi_autumn.emulator._http import Call, Operation
-from fastapi_autumn.emulator._metering import customer_of, save
-from fastapi_autumn.emulator._plans import read_reset, read_rollover
-from fastapi_autumn.emulator._store import Document
-from fastapi_autumn.emulator._validation import Fields
+from fastapi_autumn.emulator.books._balances import deduct, in_order, set_total
+from fastapi_autumn.emulator.books._clock import RESET_INTERVALS
+from fastapi_autumn.emulator.books._customer import Customer
+from fastapi_autumn.emulator.books._entitlements import ZERO, Slot, amount, slots_of
+from fastapi_autumn.emulator.books._grants import entitlement
+from fastapi_autumn.emulator.catalog._plans import read_reset, read_rollover
+from fastapi_autumn.emulator.http._call import Call, Operation
+from fastapi_autumn.emulator.http._validation import Fields
+from fastapi_autumn.emulator.routes._metering import customer_of, save
 
 
 def create(call: Call) -> Any:

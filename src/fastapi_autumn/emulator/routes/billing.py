@@ -6,17 +6,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from fastapi_autumn.emulator import _lifecycle
-from fastapi_autumn.emulator._catalog import is_free, total_price
-from fastapi_autumn.emulator._clock import add_interval
-from fastapi_autumn.emulator._customer import AttachedPlan, Customer
-from fastapi_autumn.emulator._entitlements import amount
+from fastapi_autumn.emulator._document import Document
 from fastapi_autumn.emulator._errors import ApiError, invalid_request
-from fastapi_autumn.emulator._grants import bought
-from fastapi_autumn.emulator._http import Call, Operation
-from fastapi_autumn.emulator._metering import customer_of, save
-from fastapi_autumn.emulator._shapes import number
-from fastapi_autumn.emulator._store import Document
+from fastapi_autumn.emulator.books import _lifecycle
+from fastapi_autumn.emulator.books._catalog import is_free, total_price
+from fastapi_autumn.emulator.books._clock import add_interval
+from fastapi_autumn.emulator.books._customer import AttachedPlan, Customer
+from fastapi_autumn.emulator.books._entitlements import amount, number
+from fastapi_autumn.emulator.books._grants import bought
+from fastapi_autumn.emulator.http._call import Call, Operation
+from fastapi_autumn.emulator.routes._metering import customer_of, save
 
 
 @dataclass(slots=True)
@@ -56,8 +55,7 @@ def attach(call: Call) -> Any:
             action = {"code": "payment_method_required", "reason": "The customer has no payment method"}
             return {"customer_id": customer.id, "payment_url": None, "required_action": action}
         return {"customer_id": customer.id, "payment_url": _checkout(call, request)}
-    _lifecycle.attach(
-        call.store, call.catalog, customer, plan,
+    _lifecycle.attach(call.catalog, customer, plan,
         now=call.now, quantities=request.quantities, paid=not request.free_of_billing, entity_id=request.entity_id,
     )  # fmt: skip
     save(call, customer)
@@ -105,12 +103,12 @@ def update(call: Call) -> Any:
     if action == "cancel_end_of_cycle" and is_free(plan):
         raise invalid_request("Free products do not have billing cycles; use cancel: 'immediately' instead.")
     if action == "cancel_immediately" or (action and attached.status == "scheduled"):
-        _lifecycle.cancel(call.store, call.catalog, customer, attached, call.now)
+        _lifecycle.cancel(call.catalog, customer, attached, call.now)
     elif action == "cancel_end_of_cycle":
         _lifecycle.end_with_cycle(call.catalog, attached, call.now)
         follower = None if attached.entity_id else _lifecycle.automatic_plan(call.catalog, attached)
         if follower is not None:
-            _lifecycle.schedule(call.store, customer, attached, follower)
+            _lifecycle.schedule(call.catalog, customer, attached, follower)
     elif action == "uncancel":
         attached.canceled_at = attached.expires_at = None
         _lifecycle.unschedule(customer, attached.group, attached.entity_id)
@@ -174,7 +172,7 @@ def _is_later(call: Call, request: _Attach, current: AttachedPlan) -> bool:
 
 def _schedule(call: Call, request: _Attach, current: AttachedPlan) -> None:
     _lifecycle.end_with_cycle(call.catalog, current, call.now)
-    _lifecycle.schedule(call.store, request.customer, current, request.plan, request.quantities)
+    _lifecycle.schedule(call.catalog, request.customer, current, request.plan, request.quantities)
 
 
 def _target(customer: Customer, plan_id: str | None, subscription_id: str | None) -> AttachedPlan | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi_autumn.emulator import _features, _plans, _seeding, _variants
-from fastapi_autumn.emulator._catalog import Catalog
+from fastapi_autumn.emulator._document import Document
 from fastapi_autumn.emulator._errors import ApiError
-from fastapi_autumn.emulator._http import Call, Operation
-from fastapi_autumn.emulator._store import Document
-from fastapi_autumn.emulator._validation import Fields
+from fastapi_autumn.emulator.books._catalog import Catalog
+from fastapi_autumn.emulator.catalog import _features, _plans, _seeding, _variants
+from fastapi_autumn.emulator.catalog._load import load_catalog
+from fastapi_autumn.emulator.http._call import Call, Operation
+from fastapi_autumn.emulator.http._validation import Fields
 
 _SCALARS = ("name", "description", "group", "add_on", "auto_enable", "archived")
 
@@ -107,7 +108,7 @@ def _variant_change(call: Call, base: Document, variant: Document, features: dic
 
 
 def _change_of(call: Call, body: Document, features: dict[str, Document]) -> Document:
-    catalog = Catalog(call.store)
+    catalog = load_catalog(call.store)
     catalog.features = features
     before = catalog.plans.get(body["plan_id"])
     after = _plans.read_plan(Fields(body), catalog, now=call.now, before=before)
@@ -173,7 +174,7 @@ def _feature_change(catalog: Catalog, body: Document) -> Document:
 
 def _feature_removal(call: Call, feature_id: str, push: _Push) -> Document:
     """Deleting plans and credit systems in the same push frees the features they use."""
-    catalog = Catalog(call.store)
+    catalog = load_catalog(call.store)
     for plan_id in push.gone_plans:
         if not _plans.customers_on(call.store, catalog.plans[plan_id]):
             del catalog.versions[plan_id]
@@ -196,7 +197,7 @@ def _change(feature_id: str, action: str) -> Document:
 
 
 def _remove_plan(call: Call, plan_id: str) -> None:
-    catalog = Catalog(call.store)
+    catalog = load_catalog(call.store)
     try:
         _plans.delete_plan(call.store, catalog, plan_id, all_versions=True)
     except ApiError:
@@ -204,7 +205,7 @@ def _remove_plan(call: Call, plan_id: str) -> None:
 
 
 def _remove_feature(call: Call, feature_id: str) -> None:
-    catalog = Catalog(call.store)
+    catalog = load_catalog(call.store)
     try:
         _features.delete_feature(call.store, catalog, feature_id)
     except ApiError:

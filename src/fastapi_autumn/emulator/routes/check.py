@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from fastapi_autumn.emulator import _reactions, _shapes
-from fastapi_autumn.emulator._balances import InsufficientBalance
-from fastapi_autumn.emulator._customer import Customer
+from fastapi_autumn.emulator._document import Document
 from fastapi_autumn.emulator._errors import invalid_inputs, invalid_request
-from fastapi_autumn.emulator._http import Call, Operation, parse_object
-from fastapi_autumn.emulator._metering import Meter, customer_or_new, record_event, rounded_input, save, units_of
-from fastapi_autumn.emulator._preview import preview
-from fastapi_autumn.emulator._store import Document
-from fastapi_autumn.emulator._validation import Fields
-from fastapi_autumn.emulator.routes import locks
+from fastapi_autumn.emulator.books._balances import InsufficientBalance
+from fastapi_autumn.emulator.books._customer import Customer
+from fastapi_autumn.emulator.books._entitlements import number
+from fastapi_autumn.emulator.catalog._preview import preview
+from fastapi_autumn.emulator.http import _shapes
+from fastapi_autumn.emulator.http._call import Call, Operation, parse_object
+from fastapi_autumn.emulator.http._validation import Fields
+from fastapi_autumn.emulator.routes import _reactions, locks
+from fastapi_autumn.emulator.routes._metering import Meter, customer_or_new, record_event, rounded_input, save, units_of
 
 
 @dataclass(slots=True)
@@ -104,7 +105,7 @@ def _check_flag(request: _Check, customer: Customer) -> Document:
             "send_event cannot be used with boolean features, which are flags rather than usage-tracked."
         )
     held = customer.flag(request.feature_id)
-    required = _shapes.number(rounded_input(request.units))
+    required = number(rounded_input(request.units))
     answer = _answer(request, allowed=held is not None, required=required, balance=None)
     return answer | {"flag": _shapes.flag(held) if held else None}
 
@@ -127,7 +128,7 @@ def _check_and_take(meter: Meter, feature: Document, request: _Check) -> Documen
     slots = meter.slots()
     if not slots and request.units > 0:
         # Nobody could pay, so nothing is converted either: the amount comes back as it was sent.
-        return _answer(request, allowed=False, required=_shapes.number(rounded_input(request.units)), balance=None)
+        return _answer(request, allowed=False, required=number(rounded_input(request.units)), balance=None)
     watched = _reactions.levels(call, customer, meter.costs, request.entity_id)
     try:
         moves = meter.move(request.units, "reject")

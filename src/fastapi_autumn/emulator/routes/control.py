@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import fields as dataclass_fields
 from typing import Any
 
-from fastapi_autumn.emulator import _keys
 from fastapi_autumn.emulator._errors import invalid_inputs
-from fastapi_autumn.emulator._faults import Fault, Faults
-from fastapi_autumn.emulator._http import Call, Operation, parse_object
-from fastapi_autumn.emulator._seeding import seed
+from fastapi_autumn.emulator.catalog._seeding import seed
+from fastapi_autumn.emulator.http import _keys
+from fastapi_autumn.emulator.http._call import Call, Operation, parse_object
+from fastapi_autumn.emulator.http._faults import Fault, Faults
 
 _MINUTE = 60_000
 _UNITS = {"days": 1_440 * _MINUTE, "hours": 60 * _MINUTE, "minutes": _MINUTE, "seconds": 1_000, "milliseconds": 1}

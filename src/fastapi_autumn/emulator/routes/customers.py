@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi_autumn.emulator import _controls, _customer, _lists, _shapes
-from fastapi_autumn.emulator._customer import Customer
+from fastapi_autumn.emulator._document import Document
 from fastapi_autumn.emulator._errors import ApiError, invalid_request
-from fastapi_autumn.emulator._http import Call, Operation
-from fastapi_autumn.emulator._metering import caught_up, create_customer, customer_of, save
-from fastapi_autumn.emulator._store import Document
-from fastapi_autumn.emulator._validation import Fields
+from fastapi_autumn.emulator.books._customer import Customer
+from fastapi_autumn.emulator.catalog._billing_controls import read_controls
+from fastapi_autumn.emulator.http import _customers, _lists, _shapes
+from fastapi_autumn.emulator.http._call import Call, Operation
+from fastapi_autumn.emulator.http._validation import Fields
+from fastapi_autumn.emulator.routes._metering import caught_up, create_customer, customer_of, save
 
 _PROFILE = ("name", "email", "fingerprint", "stripe_id")
 
@@ -20,7 +21,7 @@ def get_or_create(call: Call) -> Any:
     fields = call.fields()
     customer_id = fields.customer_id()
     profile = _read_profile(fields)
-    controls = _controls.read(fields)
+    controls = read_controls(fields)
     auto_enable = fields.string("auto_enable_plan_id", nullable=True)
     expand = fields.strings("expand")
     fields.check()
@@ -62,7 +63,7 @@ def update(call: Call) -> Any:
     fields = call.fields()
     customer_id = fields.known_id()
     profile = _read_profile(fields)
-    controls = _controls.read(fields)
+    controls = read_controls(fields)
     renamed = fields.string("new_customer_id", nullable=True)
     if renamed is not None:
         fields.check_id("new_customer_id", renamed)
@@ -95,7 +96,7 @@ def delete(call: Call) -> Any:
         fields = call.fields()
         customer_id = fields.known_id()
         fields.check()
-    number = _customer.load(call.store, customer_id).number
+    number = _customers.load(call.store, customer_id).number
     call.store.run("DELETE FROM customers WHERE seq = ?", number)
     for table in ("customer_plans", "events", "locks"):
         call.store.run(f"DELETE FROM {table} WHERE customer = ?", number)  # noqa: S608 - three constant names
@@ -118,7 +119,7 @@ def list_(call: Call) -> Any:
     )  # fmt: skip
     shown = []
     for _, number, _ in rows[: page.limit]:
-        customer = _customer.load_number(call.store, number)
+        customer = _customers.load_number(call.store, number)
         if customer is not None:
             shown.append(_shapes.customer(call.catalog, caught_up(call, customer), now=call.now, env=call.env))
     more = len(rows) > page.limit
@@ -155,7 +156,7 @@ def _find(call: Call, customer_id: str | None, email: str | None) -> Customer | 
         row = call.store.row("SELECT seq FROM customers WHERE id IS NULL AND email = ?", email)
     else:
         row = call.store.row("SELECT seq FROM customers WHERE id = ?", customer_id)
-    found = _customer.load_number(call.store, row[0]) if row else None
+    found = _customers.load_number(call.store, row[0]) if row else None
     return caught_up(call, found) if found else None
 
 

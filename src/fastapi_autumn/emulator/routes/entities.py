@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi_autumn.emulator import _controls, _lists, _shapes
-from fastapi_autumn.emulator._customer import Customer
+from fastapi_autumn.emulator._document import Document
 from fastapi_autumn.emulator._errors import ApiError, not_found
-from fastapi_autumn.emulator._http import Call, Operation
-from fastapi_autumn.emulator._metering import customer_of, save
-from fastapi_autumn.emulator._store import Document
-from fastapi_autumn.emulator._validation import Fields
+from fastapi_autumn.emulator.books._customer import Customer
+from fastapi_autumn.emulator.catalog._billing_controls import read_controls
+from fastapi_autumn.emulator.http import _lists, _shapes
+from fastapi_autumn.emulator.http._call import Call, Operation
+from fastapi_autumn.emulator.http._validation import Fields
+from fastapi_autumn.emulator.routes._metering import customer_of, save
 
 
 def create(call: Call) -> Any:
@@ -67,7 +68,7 @@ def update(call: Call) -> Any:
     fields = call.fields()
     customer, entity = _find(call, fields)
     name = fields.string("name", nullable=True)
-    controls = _controls.read(fields)
+    controls = read_controls(fields)
     fields.check()
     if name is not None:
         entity["name"] = name

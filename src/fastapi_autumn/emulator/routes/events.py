@@ -6,15 +6,16 @@ import json
 from functools import partial
 from typing import Any
 
-from fastapi_autumn.emulator import _lists, _log
-from fastapi_autumn.emulator._clock import DAY, HOUR, SECOND
-from fastapi_autumn.emulator._customer import Customer, load
+from fastapi_autumn.emulator._document import Document
 from fastapi_autumn.emulator._errors import invalid_inputs, invalid_request
-from fastapi_autumn.emulator._http import Answer, Call, Operation
-from fastapi_autumn.emulator._series import add_up, add_up_deductions, bins_of
-from fastapi_autumn.emulator._shapes import number
-from fastapi_autumn.emulator._store import Document
-from fastapi_autumn.emulator._validation import Fields, kind_of
+from fastapi_autumn.emulator.books._clock import DAY, HOUR, SECOND
+from fastapi_autumn.emulator.books._customer import Customer
+from fastapi_autumn.emulator.books._entitlements import number
+from fastapi_autumn.emulator.books._series import add_up, add_up_deductions, bins_of
+from fastapi_autumn.emulator.http import _lists, _log
+from fastapi_autumn.emulator.http._call import Answer, Call, Operation
+from fastapi_autumn.emulator.http._customers import load
+from fastapi_autumn.emulator.http._validation import Fields, kind_of
 
 _PER_SECOND = 5
 _RANGES = {"24h": DAY, "7d": 7 * DAY, "30d": 30 * DAY, "90d": 90 * DAY,

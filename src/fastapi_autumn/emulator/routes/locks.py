@@ -8,14 +8,15 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any
 
-from fastapi_autumn.emulator import _customer, _lifecycle
-from fastapi_autumn.emulator._clock import DAY, HOUR
-from fastapi_autumn.emulator._entitlements import ZERO, Move, amount
+from fastapi_autumn.emulator._document import Document
 from fastapi_autumn.emulator._errors import ApiError, invalid_inputs, invalid_request
-from fastapi_autumn.emulator._http import Call, Operation
-from fastapi_autumn.emulator._metering import Meter, record_event, save
-from fastapi_autumn.emulator._store import Document
-from fastapi_autumn.emulator._validation import Fields
+from fastapi_autumn.emulator.books import _lifecycle
+from fastapi_autumn.emulator.books._clock import DAY, HOUR
+from fastapi_autumn.emulator.books._entitlements import ZERO, Move, amount
+from fastapi_autumn.emulator.http import _customers
+from fastapi_autumn.emulator.http._call import Call, Operation
+from fastapi_autumn.emulator.http._validation import Fields
+from fastapi_autumn.emulator.routes._metering import Meter, record_event, save
 
 
 @dataclass(slots=True, frozen=True)
@@ -109,7 +110,7 @@ def _close(
 ) -> None:
     """Forget a hold and make it a use of `final` units; 0 gives everything back, None leaves it as it is."""
     call.store.run("DELETE FROM locks WHERE id = ?", lock_id)
-    customer = _customer.load_number(call.store, number)
+    customer = _customers.load_number(call.store, number)
     moves = [
         Move(
             move["entitlement_id"],
@@ -123,7 +124,7 @@ def _close(
     held = sum((move.units for move in moves), ZERO)
     if customer is None or final is None or final == held or receipt["feature_id"] not in call.catalog.costs:
         return
-    _lifecycle.catch_up(call.store, call.catalog, customer, call.now)
+    _lifecycle.catch_up(call.catalog, customer, call.now)
     properties = receipt["properties"] if properties is None else properties
     meter = Meter.of(call, customer, receipt["feature_id"], receipt["entity_id"], properties)
     moved = meter.settle(moves, final)

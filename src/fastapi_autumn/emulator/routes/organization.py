@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi_autumn.emulator._errors import ApiError
-from fastapi_autumn.emulator._http import Call, Operation
-from fastapi_autumn.emulator._keys import PUBLISHABLE_KEY
+from fastapi_autumn.emulator.http._call import Call, Operation
+from fastapi_autumn.emulator.http._keys import PUBLISHABLE_KEY
 
 _NAME = "emulator"
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import html
 from typing import Any
 
-from fastapi_autumn.emulator import _customer, _display, _lifecycle
-from fastapi_autumn.emulator._customer import Customer
-from fastapi_autumn.emulator._http import Answer, Call, Operation
-from fastapi_autumn.emulator._store import Document
+from fastapi_autumn.emulator._document import Document
+from fastapi_autumn.emulator.books import _lifecycle
+from fastapi_autumn.emulator.books._customer import Customer
+from fastapi_autumn.emulator.catalog import _display
+from fastapi_autumn.emulator.http import _customers
+from fastapi_autumn.emulator.http._call import Answer, Call, Operation
 
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:34rem;margin:12vh auto;padding:0 1rem;color:#222}"
@@ -38,18 +40,17 @@ def checkout(call: Call) -> Any:
 def confirm(call: Call) -> Any:
     """Pay, so to speak: remember a card and attach the plan."""
     session = call.store.take_ticket("checkout", call.path["id"])
-    customer = _customer.load_number(call.store, session["customer"]) if session else None
+    customer = _customers.load_number(call.store, session["customer"]) if session else None
     if session is None or customer is None:
         return page("This check-out is closed", "<p>It was confirmed or declined before.</p>", status=404)
     customer.has_card = True
-    _lifecycle.catch_up(call.store, call.catalog, customer, call.now)
+    _lifecycle.catch_up(call.catalog, customer, call.now)
     if "plan_id" in session and not _has(customer, session["plan_id"]):
         plan = call.catalog.plan(session["plan_id"], session["version"])
-        _lifecycle.attach(
-            call.store, call.catalog, customer, plan,
+        _lifecycle.attach(call.catalog, customer, plan,
             now=call.now, quantities=session["quantities"], paid=True, entity_id=session["entity_id"],
         )  # fmt: skip
-    _customer.save(call.store, customer)
+    _customers.save(call.store, customer)
     return _leave(session, "Thank you", "<p>The payment was accepted.</p>")
 
 
@@ -62,7 +63,7 @@ def decline(call: Call) -> Any:
 def portal(call: Call) -> Any:
     """Show the plans of a customer."""
     number = call.path["number"]
-    customer = _customer.load_number(call.store, int(number)) if number.isdigit() else None
+    customer = _customers.load_number(call.store, int(number)) if number.isdigit() else None
     if customer is None:
         return page("Unknown customer", "", status=404)
     plans = "".join(f"<li>{html.escape(plan.plan_id)}: {plan.status}</li>" for plan in customer.plans)

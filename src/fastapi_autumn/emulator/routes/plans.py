@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi_autumn.emulator import _plans
 from fastapi_autumn.emulator._errors import ApiError
-from fastapi_autumn.emulator._http import Call, Operation
+from fastapi_autumn.emulator.catalog import _plans
+from fastapi_autumn.emulator.http._call import Call, Operation
 
 
 def create(call: Call) -> Any:

@@ -12,10 +12,10 @@ import html
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from fastapi_autumn.emulator import _keys
-from fastapi_autumn.emulator._clock import HOUR
 from fastapi_autumn.emulator._errors import ApiError
-from fastapi_autumn.emulator._http import Answer, Call, Operation
+from fastapi_autumn.emulator.books._clock import HOUR
+from fastapi_autumn.emulator.http import _keys
+from fastapi_autumn.emulator.http._call import Answer, Call, Operation
 from fastapi_autumn.emulator.routes.pages import page
 
 _MINUTES = 10 * 60_000

@@ -6,14 +6,18 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, cast
 
-from fastapi_autumn.emulator import _reactions, _shapes, _tokens
-from fastapi_autumn.emulator._balances import InsufficientBalance, OverageBehavior, set_total
-from fastapi_autumn.emulator._clock import DAY
-from fastapi_autumn.emulator._customer import Customer
-from fastapi_autumn.emulator._entitlements import ZERO
+from fastapi_autumn.emulator._document import Document
 from fastapi_autumn.emulator._errors import ApiError, duplicate_idempotency_key, invalid_inputs, invalid_request
-from fastapi_autumn.emulator._http import NEWEST, Answer, Call, Operation
-from fastapi_autumn.emulator._metering import (
+from fastapi_autumn.emulator.books import _tokens
+from fastapi_autumn.emulator.books._balances import InsufficientBalance, OverageBehavior, set_total
+from fastapi_autumn.emulator.books._clock import DAY
+from fastapi_autumn.emulator.books._customer import Customer
+from fastapi_autumn.emulator.books._entitlements import ZERO, number
+from fastapi_autumn.emulator.http import _shapes
+from fastapi_autumn.emulator.http._call import NEWEST, Answer, Call, Operation
+from fastapi_autumn.emulator.http._validation import Fields, many
+from fastapi_autumn.emulator.routes import _reactions, locks
+from fastapi_autumn.emulator.routes._metering import (
     OVERAGE_BEHAVIORS,
     Meter,
     customer_of,
@@ -22,9 +26,6 @@ from fastapi_autumn.emulator._metering import (
     save,
     units_of,
 )
-from fastapi_autumn.emulator._store import Document
-from fastapi_autumn.emulator._validation import Fields, many
-from fastapi_autumn.emulator.routes import locks
 
 _BATCH = 1_000
 
@@ -164,7 +165,7 @@ def _take(
         try:
             moves = meter.move(request.value or zero_takes, request.behavior)
         except InsufficientBalance:
-            text = _shapes.number(request.value)
+            text = number(request.value)
             raise ApiError(
                 400, "insufficient_balance", f"Insufficient balance to deduct {text} from feature {feature_id}"
             ) from None
@@ -184,7 +185,7 @@ def _take(
     save(call, customer)
     found = [balance for balance in shown.values() if balance is not None]
     balance = found[0] if len(found) == 1 else None
-    answer: Document = {"customer_id": request.customer_id, "value": _shapes.number(request.value), "balance": balance}
+    answer: Document = {"customer_id": request.customer_id, "value": number(request.value), "balance": balance}
     if request.entity_id is not None:
         answer["entity_id"] = request.entity_id
     if balances:

@@ -7,10 +7,10 @@ import binascii
 import json
 from dataclasses import dataclass
 
+from fastapi_autumn.emulator._document import Document
 from fastapi_autumn.emulator._errors import ApiError
-from fastapi_autumn.emulator._http import Call
-from fastapi_autumn.emulator._store import Document
-from fastapi_autumn.emulator._validation import Fields
+from fastapi_autumn.emulator.http._call import Call
+from fastapi_autumn.emulator.http._validation import Fields
 
 _DEFAULT = 50
 _MOST = 5_000

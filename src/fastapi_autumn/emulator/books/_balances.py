@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Literal, TypeAlias
 
-from fastapi_autumn.emulator._clock import add_interval, next_after
-from fastapi_autumn.emulator._entitlements import (
+from fastapi_autumn.emulator.books._clock import add_interval, next_after
+from fastapi_autumn.emulator.books._entitlements import (
     EXACT,
     ZERO,
     Entitlement,

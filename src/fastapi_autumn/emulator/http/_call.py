@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
 
-from fastapi_autumn.emulator._catalog import Catalog
+from fastapi_autumn.emulator._document import Document
 from fastapi_autumn.emulator._errors import ApiError
-from fastapi_autumn.emulator._store import Document, Store
-from fastapi_autumn.emulator._tokens import RateTable, built_in_rates
-from fastapi_autumn.emulator._validation import Fields
+from fastapi_autumn.emulator.books._catalog import Catalog
+from fastapi_autumn.emulator.books._tokens import RateTable, built_in_rates
+from fastapi_autumn.emulator.http._store import Store
+from fastapi_autumn.emulator.http._validation import Fields
 
 Version: TypeAlias = tuple[int, int, int]
 

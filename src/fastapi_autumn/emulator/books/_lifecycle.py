@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from fastapi_autumn.emulator import _balances
-from fastapi_autumn.emulator._catalog import Catalog, is_free, is_one_off
-from fastapi_autumn.emulator._clock import add_interval
-from fastapi_autumn.emulator._customer import AttachedPlan, Customer
-from fastapi_autumn.emulator._entitlements import ZERO, Entitlement
-from fastapi_autumn.emulator._grants import entitlements_of
-from fastapi_autumn.emulator._store import Document, Store
+from fastapi_autumn.emulator._document import Document
+from fastapi_autumn.emulator.books import _balances
+from fastapi_autumn.emulator.books._catalog import Catalog, is_free, is_one_off
+from fastapi_autumn.emulator.books._clock import add_interval
+from fastapi_autumn.emulator.books._customer import AttachedPlan, Customer
+from fastapi_autumn.emulator.books._entitlements import ZERO, Entitlement
+from fastapi_autumn.emulator.books._grants import entitlements_of
 
 
-def create(store: Store, catalog: Catalog, customer: Customer, now: int) -> None:
+def create(catalog: Catalog, customer: Customer, now: int) -> None:
     """Give a new customer the plans that are enabled automatically."""
     for plan in catalog.plans.values():
         if plan["auto_enable"] and not plan["archived"]:
-            attach(store, catalog, customer, plan, now=now)
+            attach(catalog, customer, plan, now=now)
 
 
 def attach(
-    store: Store,
     catalog: Catalog,
     customer: Customer,
     plan: Document,
@@ -31,7 +30,7 @@ def attach(
     trial: bool = True,
 ) -> AttachedPlan:
     """Put a plan on a customer at once; in a group it takes the place of the plan that is there."""
-    attached = new_plan(store, plan, now=now, quantities=quantities, entity_id=entity_id)
+    attached = new_plan(catalog, plan, now=now, quantities=quantities, entity_id=entity_id)
     if trial and plan.get("free_trial"):
         offered = plan["free_trial"]
         attached.trial_ends_at = add_interval(now, offered["duration_type"], offered["duration_length"])
@@ -40,16 +39,21 @@ def attach(
         price = plan["price"]
         attached.period_start = now
         attached.period_end = add_interval(now, price["interval"], price.get("interval_count", 1))
-    _start(store, catalog, customer, attached, plan)
+    _start(catalog, customer, attached, plan)
     return attached
 
 
 def new_plan(
-    store: Store, plan: Document, *, now: int, quantities: dict[str, float] | None = None, entity_id: str | None = None
+    catalog: Catalog,
+    plan: Document,
+    *,
+    now: int,
+    quantities: dict[str, float] | None = None,
+    entity_id: str | None = None,
 ) -> AttachedPlan:
     """Make the record of a plan on a customer."""
     return AttachedPlan(
-        id=store.new_id("cus_prod"),
+        id=catalog.new_id("cus_prod"),
         plan_id=plan["id"],
         version=plan["version"],
         group=plan["group"],
@@ -79,18 +83,18 @@ def end(customer: Customer, attached: AttachedPlan) -> None:
     customer.entitlements = [held for held in customer.entitlements if held.product_id != attached.id]
 
 
-def cancel(store: Store, catalog: Catalog, customer: Customer, attached: AttachedPlan, now: int) -> None:
+def cancel(catalog: Catalog, customer: Customer, attached: AttachedPlan, now: int) -> None:
     """End a plan now, and go on with what was scheduled after it or with the group's automatic plan."""
     end(customer, attached)
     for follower in customer.plans:
         if follower.status == "scheduled" and follower.group == attached.group:
             follower.started_at = now
             customer.plans.remove(follower)
-            _start(store, catalog, customer, follower, catalog.plan(follower.plan_id, follower.version))
+            _start(catalog, customer, follower, catalog.plan(follower.plan_id, follower.version))
             return
     plan = None if attached.entity_id else automatic_plan(catalog, attached)
     if plan is not None:
-        attach(store, catalog, customer, plan, now=now)
+        attach(catalog, customer, plan, now=now)
 
 
 def automatic_plan(catalog: Catalog, attached: AttachedPlan) -> Document | None:
@@ -112,14 +116,14 @@ def end_with_cycle(catalog: Catalog, attached: AttachedPlan, now: int) -> None:
 
 
 def schedule(
-    store: Store,
+    catalog: Catalog,
     customer: Customer,
     current: AttachedPlan,
     plan: Document,
     quantities: dict[str, float] | None = None,
 ) -> None:
     """Let a plan start when the current one ends, in the place of whatever was to start then."""
-    follower = new_plan(store, plan, now=current.expires_at or 0, quantities=quantities, entity_id=current.entity_id)
+    follower = new_plan(catalog, plan, now=current.expires_at or 0, quantities=quantities, entity_id=current.entity_id)
     follower.status = "scheduled"
     unschedule(customer, follower.group, follower.entity_id)
     customer.plans.append(follower)
@@ -134,7 +138,7 @@ def unschedule(customer: Customer, group: str | None, entity_id: str | None) -> 
     ]
 
 
-def catch_up(store: Store, catalog: Catalog, customer: Customer, now: int) -> bool:
+def catch_up(catalog: Catalog, customer: Customer, now: int) -> bool:
     """Do what fell due since the customer was last seen; True if anything changed.
 
     Like Autumn this happens when somebody looks, so a balance that nobody read for three periods resets once.
@@ -142,10 +146,10 @@ def catch_up(store: Store, catalog: Catalog, customer: Customer, now: int) -> bo
     changed = False
     for attached in list(customer.plans):
         if attached.status == "active" and attached.expires_at is not None and attached.expires_at <= now:
-            cancel(store, catalog, customer, attached, attached.expires_at)
+            cancel(catalog, customer, attached, attached.expires_at)
             changed = True
         elif attached.trial_ends_at is not None and attached.trial_ends_at <= now:
-            changed |= _end_trial(store, catalog, customer, attached)
+            changed |= _end_trial(catalog, customer, attached)
         if attached.period_end is not None and attached.period_end <= now and attached in customer.plans:
             _next_period(catalog, attached, now)
             changed = True
@@ -158,11 +162,11 @@ def catch_up(store: Store, catalog: Catalog, customer: Customer, now: int) -> bo
         customer.entitlements, changed = kept, True
     for held in customer.entitlements:
         if held.next_reset_at is not None or held.rollovers:
-            changed |= _balances.reset_if_due(held, now, store.new_id("roll"))
+            changed |= _balances.reset_if_due(held, now, catalog.new_id("roll"))
     return changed
 
 
-def _start(store: Store, catalog: Catalog, customer: Customer, attached: AttachedPlan, plan: Document) -> None:
+def _start(catalog: Catalog, customer: Customer, attached: AttachedPlan, plan: Document) -> None:
     attached.status = "active"
     replaced = current_plan(customer, plan, attached.entity_id)
     before = customer.entitlements
@@ -170,14 +174,11 @@ def _start(store: Store, catalog: Catalog, customer: Customer, attached: Attache
         end(customer, replaced)
     if not attached.add_on and not attached.one_off:
         unschedule(customer, attached.group, attached.entity_id)
-    made = entitlements_of(plan, attached, catalog.features, customer.entities, store.new_id)
+    made = entitlements_of(plan, attached, catalog.features, customer.entities, catalog.new_id)
     _carry_over(before, customer.entitlements, made, catalog)
     customer.plans.append(attached)
     customer.entitlements = customer.entitlements + made
-    store.run(
-        "INSERT OR IGNORE INTO customer_plans (customer, plan_id, version) VALUES (?, ?, ?)",
-        customer.number, plan["id"], plan["version"],
-    )  # fmt: skip
+    customer.joined.append((plan["id"], plan["version"]))
 
 
 def _carry_over(before: list[Entitlement], kept: list[Entitlement], made: list[Entitlement], catalog: Catalog) -> None:
@@ -190,14 +191,14 @@ def _carry_over(before: list[Entitlement], kept: list[Entitlement], made: list[E
         held.balance -= used
 
 
-def _end_trial(store: Store, catalog: Catalog, customer: Customer, attached: AttachedPlan) -> bool:
+def _end_trial(catalog: Catalog, customer: Customer, attached: AttachedPlan) -> bool:
     """Go on as a paid plan if a card was asked for (the stand-in always pays), else end with the trial."""
     plan = catalog.plan(attached.plan_id, attached.version)
     trial = plan.get("free_trial") or {}
     ended_at, attached.trial_ends_at = attached.trial_ends_at, None
     if trial.get("card_required") or trial.get("on_end") == "bill" or is_free(plan):
         return True
-    cancel(store, catalog, customer, attached, ended_at or 0)
+    cancel(catalog, customer, attached, ended_at or 0)
     return True
 
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from fastapi_autumn._machine import MACHINE, Machine
+from fastapi_autumn.emulator._document import Document
 
 Row: TypeAlias = tuple[Any, ...]
-Document: TypeAlias = dict[str, Any]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS state (

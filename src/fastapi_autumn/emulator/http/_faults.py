@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
-from fastapi_autumn.emulator._store import Store
+from fastapi_autumn.emulator.http._store import Store
 
 FaultKind: TypeAlias = Literal[
     "fail", "delay", "late", "drop", "reset", "refuse", "unverified", "slow", "stall", "crash"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 
-from fastapi_autumn.emulator import _controls, _display
-from fastapi_autumn.emulator._catalog import Catalog
-from fastapi_autumn.emulator._clock import BILLING_INTERVALS, RESET_INTERVALS
+from fastapi_autumn.emulator._document import Document
 from fastapi_autumn.emulator._errors import invalid_inputs, invalid_request
-from fastapi_autumn.emulator._store import Document, Store
-from fastapi_autumn.emulator._validation import Fields
+from fastapi_autumn.emulator.books._catalog import Catalog
+from fastapi_autumn.emulator.books._clock import BILLING_INTERVALS, RESET_INTERVALS
+from fastapi_autumn.emulator.catalog import _display
+from fastapi_autumn.emulator.catalog._billing_controls import read_controls
+from fastapi_autumn.emulator.http._store import Store
+from fastapi_autumn.emulator.http._validation import Fields
 
 _ON_INCREASE = ("bill_immediately", "prorate_immediately", "prorate_next_cycle", "bill_next_cycle")
 _ON_DECREASE = ("prorate", "prorate_immediately", "prorate_next_cycle", "none", "no_prorations")
@@ -155,7 +157,7 @@ def _read_settings(fields: Fields, plan: Document) -> None:
             plan[key] = fields.boolean(key)
     if "metadata" in fields:
         plan["metadata"] = {**plan["metadata"], **(fields.mapping("metadata") or {})}
-    plan["billing_controls"] = {**plan["billing_controls"], **(_controls.read(fields) or {})}
+    plan["billing_controls"] = {**plan["billing_controls"], **(read_controls(fields) or {})}
     config = fields.object("config")
     if config and "ignore_past_due" in config:
         plan["config"] = {"ignore_past_due": config.boolean("ignore_past_due")}

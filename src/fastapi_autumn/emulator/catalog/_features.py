@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 
-from fastapi_autumn.emulator._catalog import CREDIT_SYSTEMS, FEATURE_TYPES, Catalog
+from fastapi_autumn.emulator._document import Document
 from fastapi_autumn.emulator._errors import ApiError, invalid_request
-from fastapi_autumn.emulator._store import Document, Store
-from fastapi_autumn.emulator._validation import Fields
+from fastapi_autumn.emulator.books._catalog import CREDIT_SYSTEMS, FEATURE_TYPES, Catalog
+from fastapi_autumn.emulator.http._store import Store
+from fastapi_autumn.emulator.http._validation import Fields
 
 _FREE = -100
 """The markup in per cent that makes a model cost nothing."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from decimal import ROUND_CEILING, Decimal
 
-from fastapi_autumn.emulator._clock import next_after
-from fastapi_autumn.emulator._customer import AttachedPlan
-from fastapi_autumn.emulator._entitlements import Entitlement, amount
-from fastapi_autumn.emulator._store import Document
+from fastapi_autumn.emulator._document import Document
+from fastapi_autumn.emulator.books._clock import next_after
+from fastapi_autumn.emulator.books._customer import AttachedPlan
+from fastapi_autumn.emulator.books._entitlements import Entitlement, amount
 
 
 def entitlements_of(

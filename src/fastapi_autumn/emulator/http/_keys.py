@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fastapi_autumn.emulator._errors import ApiError, invalid_request
-from fastapi_autumn.emulator._store import Store
+from fastapi_autumn.emulator.http._store import Store
 
 EMULATOR_KEY = "am_sk_test_emulator"
 PUBLISHABLE_KEY = "am_pk_test_emulator"

@@ -9,10 +9,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TypeAlias
 
-from fastapi_autumn.emulator._clock import DAY, HOUR, add_interval
-from fastapi_autumn.emulator._entitlements import ZERO, rounded
-from fastapi_autumn.emulator._shapes import number
-from fastapi_autumn.emulator._store import Document
+from fastapi_autumn.emulator._document import Document
+from fastapi_autumn.emulator.books._clock import DAY, HOUR, add_interval
+from fastapi_autumn.emulator.books._entitlements import ZERO, number, rounded
 
 Groups: TypeAlias = dict[str, Decimal]
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from typing import Any
 
-from fastapi_autumn.emulator._entitlements import Entitlement, Rollover
+from fastapi_autumn.emulator._document import Document
 from fastapi_autumn.emulator._errors import not_found
-from fastapi_autumn.emulator._store import Document, Store
+from fastapi_autumn.emulator.books._entitlements import Entitlement, Rollover
 
 _DECIMALS = ("included", "prepaid", "adjustment", "balance")
 
@@ -58,6 +58,8 @@ class Customer:
     entities: list[Document] = field(default_factory=list)
     windows: Document = field(default_factory=dict)
     has_card: bool = False
+    joined: list[tuple[str, int]] = field(default_factory=list)
+    """The plans and versions that were attached since the customer was read; not part of the document."""
 
     def entity(self, entity_id: str) -> Document:
         """Return one of the customer's entities, or raise the 404."""
@@ -74,40 +76,6 @@ class Customer:
     def flag(self, feature_id: str) -> Entitlement | None:
         """Return the entitlement that switches a boolean feature on."""
         return next((held for held in self.entitlements if held.feature_id == feature_id and held.boolean), None)
-
-
-def load(store: Store, customer_id: str | None) -> Customer:
-    """Return a customer by id, or raise the 404.
-
-    An empty id finds the customer that was created last. That is what Autumn does, and why a client must never
-    send one.
-    """
-    if customer_id == "":
-        row = store.row("SELECT seq, doc FROM customers ORDER BY seq DESC LIMIT 1")
-    else:
-        row = store.row("SELECT seq, doc FROM customers WHERE id = ?", customer_id)
-    if row is None:
-        raise not_found("customer", customer_id)
-    return from_document(row[0], row[1])
-
-
-def load_number(store: Store, number: int) -> Customer | None:
-    """Return a customer by row, or None if it was deleted."""
-    row = store.row("SELECT seq, doc FROM customers WHERE seq = ?", number)
-    return from_document(row[0], row[1]) if row else None
-
-
-def save(store: Store, customer: Customer) -> None:
-    """Write a customer back; a new one (number 0) gets its row."""
-    if customer.number == 0:
-        customer.number = store.insert(
-            "INSERT INTO customers (id, email, name, created_at, doc) VALUES (?, ?, ?, ?, '')",
-            customer.id, customer.email, customer.name, customer.created_at,
-        )  # fmt: skip
-    store.run(
-        "UPDATE customers SET id = ?, email = ?, name = ?, doc = ? WHERE seq = ?",
-        customer.id, customer.email, customer.name, to_document(customer), customer.number,
-    )  # fmt: skip
 
 
 def to_document(customer: Customer) -> str:
@@ -140,7 +108,10 @@ def _entitlement(held: Document) -> Entitlement:
     return Entitlement(**held)
 
 
-_FIELDS = {cls: tuple(f.name for f in fields(cls)) for cls in (Customer, AttachedPlan, Entitlement, Rollover)}
+_FIELDS = {
+    cls: tuple(f.name for f in fields(cls) if f.name != "joined")
+    for cls in (Customer, AttachedPlan, Entitlement, Rollover)
+}
 
 
 def _as_dict(value: Customer | AttachedPlan | Entitlement | Rollover) -> Document:

@@ -19,6 +19,8 @@ ZERO = Decimal(0)
 # Thirty digits before the point and ten after it are more than any balance has, so nothing is lost on the way.
 EXACT = decimal.Context(prec=60, rounding=decimal.ROUND_HALF_UP)
 _TEN_PLACES = Decimal("1e-10")
+# JavaScript, which wrote the recordings, prints larger numbers with an exponent.
+_EXACT = 10**21
 
 
 @dataclass(slots=True)
@@ -169,3 +171,10 @@ def slots_of(entitlements: Iterable[Entitlement], entity_id: str | None) -> list
         elif entitlement.entity_id is None or entity_id in (None, entitlement.entity_id):
             slots.append(Slot(entitlement))
     return slots
+
+
+def number(value: Decimal | float) -> int | float:
+    """Return a JSON number: whole ones without a point."""
+    if -_EXACT < value < _EXACT and value == int(value):
+        return int(value)
+    return float(value)

@@ -8,31 +8,32 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from fastapi_autumn.emulator import _controls, _customer, _lifecycle, _log, _shapes
-from fastapi_autumn.emulator._balances import OverageBehavior, deduct, in_order, is_allowed, settle
-from fastapi_autumn.emulator._customer import Customer
-from fastapi_autumn.emulator._entitlements import ZERO, Limits, Move, Slot, amount, slots_of
+from fastapi_autumn.emulator._document import Document
 from fastapi_autumn.emulator._errors import ApiError
-from fastapi_autumn.emulator._http import Call
-from fastapi_autumn.emulator._store import Document
+from fastapi_autumn.emulator.books import _controls, _lifecycle
+from fastapi_autumn.emulator.books._balances import OverageBehavior, deduct, in_order, is_allowed, settle
+from fastapi_autumn.emulator.books._customer import Customer
+from fastapi_autumn.emulator.books._entitlements import ZERO, Limits, Move, Slot, amount, number, slots_of
+from fastapi_autumn.emulator.http import _customers, _log, _shapes
+from fastapi_autumn.emulator.http._call import Call
 
 OVERAGE_BEHAVIORS = ("cap", "reject", "overflow")
 
 
 def customer_of(call: Call, customer_id: str | None) -> Customer:
     """Return a customer as of now, or raise the 404."""
-    return caught_up(call, _customer.load(call.store, customer_id))
+    return caught_up(call, _customers.load(call.store, customer_id))
 
 
 def caught_up(call: Call, found: Customer) -> Customer:
     """Return a customer with everything done that fell due since the last look."""
-    if not _lifecycle.catch_up(call.store, call.catalog, found, call.now):
+    if not _lifecycle.catch_up(call.catalog, found, call.now):
         return found
     # This call may only hold a read: what fell due is written under the lock, from the newest state.
     with call.store.transaction():
-        newest = _customer.load_number(call.store, found.number) or found
-        _lifecycle.catch_up(call.store, call.catalog, newest, call.now)
-        _customer.save(call.store, newest)
+        newest = _customers.load_number(call.store, found.number) or found
+        _lifecycle.catch_up(call.catalog, newest, call.now)
+        _customers.save(call.store, newest)
     return newest
 
 
@@ -51,9 +52,9 @@ def create_customer(call: Call, customer_id: str | None, data: Document) -> Cust
         billing_controls=data.get("billing_controls") or {},
     )
     with call.store.transaction():
-        _customer.save(call.store, created)
-        _lifecycle.create(call.store, call.catalog, created, call.now)
-        _customer.save(call.store, created)
+        _customers.save(call.store, created)
+        _lifecycle.create(call.catalog, created, call.now)
+        _customers.save(call.store, created)
     return created
 
 
@@ -164,7 +165,7 @@ class Meter:
 
     def in_shown_units(self, feature_id: str, units: Decimal) -> float:
         """Express an amount in the units of the balance that is shown."""
-        return _shapes.number(rounded_input(units * self.costs[feature_id]))
+        return number(rounded_input(units * self.costs[feature_id]))
 
 
 def rounded_input(value: Decimal) -> Decimal:
@@ -174,7 +175,7 @@ def rounded_input(value: Decimal) -> Decimal:
 
 def save(call: Call, customer: Customer) -> None:
     """Write a customer back."""
-    _customer.save(call.store, customer)
+    _customers.save(call.store, customer)
 
 
 def record_event(
@@ -190,14 +191,14 @@ def record_event(
 ) -> None:
     """Write an event: the value that was asked for, and what really moved."""
     moved = _shapes.deductions(customer, moves)
-    number = call.store.insert(
+    row = call.store.insert(
         "INSERT INTO events (id, timestamp, customer, entity_id, feature_id, value, properties, deductions) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         call.store.new_id("evt"), call.now if timestamp is None else timestamp, customer.number, entity_id, feature_id,
-        str(_shapes.number(value)), json.dumps(properties or {}), json.dumps(moved) if moved else None,
+        str(number(value)), json.dumps(properties or {}), json.dumps(moved) if moved else None,
     )  # fmt: skip
     if call.event_quiet_ms:
-        _log.wait(call.store, number, now=call.now, quiet_ms=call.event_quiet_ms)
+        _log.wait(call.store, row, now=call.now, quiet_ms=call.event_quiet_ms)
 
 
 def units_of(value: float | None, default: int = 1) -> Decimal:

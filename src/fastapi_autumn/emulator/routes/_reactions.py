@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from fastapi_autumn.emulator import _controls
-from fastapi_autumn.emulator._clock import SECOND, add_interval, calendar_start
-from fastapi_autumn.emulator._customer import Customer
-from fastapi_autumn.emulator._entitlements import ZERO, Entitlement, amount, slots_of
-from fastapi_autumn.emulator._http import Call
-from fastapi_autumn.emulator._shapes import number
-from fastapi_autumn.emulator._store import Document
+from fastapi_autumn.emulator._document import Document
+from fastapi_autumn.emulator.books import _controls
+from fastapi_autumn.emulator.books._clock import SECOND, add_interval, calendar_start
+from fastapi_autumn.emulator.books._customer import Customer
+from fastapi_autumn.emulator.books._entitlements import ZERO, Entitlement, amount, number, slots_of
+from fastapi_autumn.emulator.http._call import Call
 
 _COOLDOWN = 30 * SECOND
 _HUNDRED = Decimal(100)

@@ -6,22 +6,12 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
-from fastapi_autumn.emulator import _controls
-from fastapi_autumn.emulator._balances import in_order
-from fastapi_autumn.emulator._catalog import Catalog, is_free
-from fastapi_autumn.emulator._customer import AttachedPlan, Customer
-from fastapi_autumn.emulator._entitlements import ZERO, Entitlement, Move, Slot, rounded, slots_of
-from fastapi_autumn.emulator._store import Document
-
-# JavaScript, which wrote the recordings, prints larger numbers with an exponent.
-_EXACT = 10**21
-
-
-def number(value: Decimal | float) -> int | float:
-    """Return a JSON number: whole ones without a point."""
-    if -_EXACT < value < _EXACT and value == int(value):
-        return int(value)
-    return float(value)
+from fastapi_autumn.emulator._document import Document
+from fastapi_autumn.emulator.books import _controls
+from fastapi_autumn.emulator.books._balances import in_order
+from fastapi_autumn.emulator.books._catalog import Catalog, is_free
+from fastapi_autumn.emulator.books._customer import AttachedPlan, Customer
+from fastapi_autumn.emulator.books._entitlements import ZERO, Entitlement, Move, Slot, number, rounded, slots_of
 
 
 def customer(catalog: Catalog, who: Customer, *, now: int, env: str, expand: Iterable[str] = ()) -> Document:

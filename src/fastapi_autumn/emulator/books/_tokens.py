@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypeAlias
 
-from fastapi_autumn.emulator._entitlements import ZERO, amount, rounded
+from fastapi_autumn.emulator._document import Document
 from fastapi_autumn.emulator._errors import invalid_request
-from fastapi_autumn.emulator._shapes import number
-from fastapi_autumn.emulator._store import Document
+from fastapi_autumn.emulator.books._entitlements import ZERO, amount, number, rounded
 
 # The count in a request, the rate it is priced by, and the rate that stands in for one that is not listed.
 _KINDS = {

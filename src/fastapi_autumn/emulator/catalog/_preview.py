@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fastapi_autumn.emulator import _display
-from fastapi_autumn.emulator._catalog import Catalog, is_free, is_one_off, total_price
-from fastapi_autumn.emulator._customer import Customer
-from fastapi_autumn.emulator._grants import is_prepaid
-from fastapi_autumn.emulator._store import Document
+from fastapi_autumn.emulator._document import Document
+from fastapi_autumn.emulator.books._catalog import Catalog, is_free, is_one_off, total_price
+from fastapi_autumn.emulator.books._customer import Customer
+from fastapi_autumn.emulator.books._grants import is_prepaid
+from fastapi_autumn.emulator.catalog import _display
 
 
 def preview(catalog: Catalog, customer: Customer, feature_id: str) -> Document:

@@ -5,12 +5,12 @@ Both are kept in the shape in which Autumn shows them, so that showing them is n
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 
-from fastapi_autumn.emulator._entitlements import amount
+from fastapi_autumn.emulator._document import Document
 from fastapi_autumn.emulator._errors import not_found
-from fastapi_autumn.emulator._store import Document, Store
+from fastapi_autumn.emulator.books._entitlements import amount
 
 FEATURE_TYPES = ("boolean", "metered", "credit_system", "ai_credit_system")
 CREDIT_SYSTEMS = ("credit_system", "ai_credit_system")
@@ -19,14 +19,12 @@ CREDIT_SYSTEMS = ("credit_system", "ai_credit_system")
 class Catalog:
     """All features and plans, as they were at one revision."""
 
-    def __init__(self, store: Store) -> None:
-        self.new_id = store.new_id
-        self.features: dict[str, Document] = {
-            identifier: json.loads(doc) for identifier, doc in store.rows("SELECT id, doc FROM features ORDER BY seq")
-        }
+    def __init__(self, features: Iterable[Document], plans: Iterable[Document], new_id: Callable[[str], str]) -> None:
+        self.new_id = new_id
+        self.features = {feature["id"]: feature for feature in features}
         self.versions: dict[str, list[Document]] = {}
-        for identifier, doc in store.rows("SELECT id, doc FROM plans ORDER BY seq"):
-            self.versions.setdefault(identifier, []).append(json.loads(doc))
+        for plan in plans:
+            self.versions.setdefault(plan["id"], []).append(plan)
         self.plans = {identifier: versions[-1] for identifier, versions in self.versions.items()}
         # feature id -> {id of a balance that can pay for it: what one unit costs there}, the own balance first
         self.costs: dict[str, dict[str, Decimal]] = {key: {key: Decimal(1)} for key in self.features}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi_autumn.emulator._store import Document
+from fastapi_autumn.emulator._document import Document
 
 
 def write_out(base: Document, variant: Document) -> Document:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
-from fastapi_autumn.emulator import _features, _plans, _variants
-from fastapi_autumn.emulator._catalog import CREDIT_SYSTEMS, Catalog
-from fastapi_autumn.emulator._store import Document, Store
-from fastapi_autumn.emulator._validation import Fields
+from fastapi_autumn.emulator._document import Document
+from fastapi_autumn.emulator.books._catalog import CREDIT_SYSTEMS
+from fastapi_autumn.emulator.catalog import _features, _plans, _variants
+from fastapi_autumn.emulator.catalog._load import load_catalog
+from fastapi_autumn.emulator.http._store import Store
+from fastapi_autumn.emulator.http._validation import Fields
 
 
 @runtime_checkable
@@ -36,7 +38,7 @@ def put_features(store: Store, bodies: list[Document]) -> list[Document]:
     """Create or change features; credit systems last, because they name the others."""
     done = {}
     for body in sorted(bodies, key=lambda body: body.get("type") in CREDIT_SYSTEMS):
-        catalog, fields = Catalog(store), Fields(body)
+        catalog, fields = load_catalog(store), Fields(body)
         before = catalog.features.get(fields.text("feature_id"))
         feature = _features.read_feature(fields, before)
         if before is None:
@@ -59,7 +61,7 @@ def put_plans(store: Store, bodies: list[Document], *, now: int) -> list[Documen
 
 
 def _put_plan(store: Store, body: Document, *, now: int) -> Document:
-    catalog, fields = Catalog(store), Fields(body)
+    catalog, fields = load_catalog(store), Fields(body)
     plan_id = fields.text("plan_id")
     fields.check()
     if plan_id in catalog.plans:

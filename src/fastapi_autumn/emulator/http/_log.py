@@ -6,7 +6,7 @@ the emulator was given `event_quiet_ms`, so that what is done is seen at once.
 
 from __future__ import annotations
 
-from fastapi_autumn.emulator._store import Store
+from fastapi_autumn.emulator.http._store import Store
 
 _MOST = 200
 

@@ -1,0 +1,1 @@
+"""What is sold: features and plans as they are read, kept, versioned, described and previewed."""
