@@ -39,10 +39,14 @@ class Mutation:
     name: str
     patches: tuple[tuple[Any, str, Callable[[Any], Any]], ...]
     layer: str = "lean"
+    themes: frozenset[str] = frozenset()
+    """Seeds whose plan has none of these cannot show it, and are passed over."""
 
 
-def _mutation(name: str, target: Any, attribute: str, change: Callable[[Any], Any], **more: Any) -> Mutation:
-    return Mutation(name, ((target, attribute, change),), **more)
+def _mutation(
+    name: str, target: Any, attribute: str, change: Callable[[Any], Any], *, layer: str = "lean", of: str = ""
+) -> Mutation:
+    return Mutation(name, ((target, attribute, change),), layer, frozenset(of.split()))
 
 
 def _nothing(_: Any) -> Any:
@@ -120,15 +124,6 @@ def _unleased(original: Any) -> Any:
         return await original(self, worker_id, now=now, until=now - 1, **how)
 
     return claim
-
-
-def _whoever(original: Any) -> Any:
-    """Take a worker over although it has shown life since."""
-
-    def silent(self: Any, worker: Any) -> Any:
-        return self.database.workers.get(worker.id)
-
-    return silent
 
 
 def _from_the_start(original: Any) -> Any:
@@ -273,17 +268,8 @@ def _impatient(original: Any) -> Any:
     return instead
 
 
-def _stops_at_once(_: Any) -> Any:
-    async def stop(self: Any, *, within: float) -> None:
-        del within
-        self._stopping = True
-        self._writer.cancel()
-
-    return stop
-
-
 MUTATIONS = (
-    _mutation("no call carries an idempotency key", ledger, "key_of", _no_key),
+    _mutation("no call carries an idempotency key", ledger, "key_of", _no_key, of="aimed weather"),
     _mutation("every attempt uses the same key", ledger, "key_of", _same_key),
     _mutation("an unknown attempt is repeated as it was", entry, "attempt_unknown", lambda _: lambda one: one),
     _mutation(
@@ -293,11 +279,19 @@ MUTATIONS = (
         lambda _: lambda one: replace(one, taken=one.cost, held=False),
     ),
     _mutation("the key is not sealed, the log is asked at once", entry, "next_step", _no_seal),
-    _mutation("the key is left open while the log is waited for", _delivery.Delivery, "_seal", _unsealed_look),
+    _mutation(
+        "the key is left open while the log is waited for", _delivery.Delivery, "_seal", _unsealed_look, of="aimed"
+    ),
     _mutation("the log is read without its delay", _delivery.Delivery, "__init__", _without_delay),
-    _mutation("a key in use is believed to have done nothing", entry, "sealed", _never_in_use),
+    _mutation("a key in use is believed to have done nothing", entry, "sealed", _never_in_use, of="aimed"),
     _mutation("what the log shows is not believed", entry, "_known", _any_sum),
-    _mutation("a 409 to a check means that nothing was done", _charges.Charges, "_check", _no_when_duplicate),
+    _mutation(
+        "a 409 to a check means that nothing was done",
+        _charges.Charges,
+        "_check",
+        _no_when_duplicate,
+        of="aimed weather",
+    ),
     _mutation("a stranger's answer is Autumn's no", _calls, "_code_and_message", _code_of_anybody),
     _mutation("a 202 is a yes", _calls, "_ACCEPTED", lambda _: -1),
     _mutation("a hold is released before it is known to be there", entry, "next_step", _open_hold),
@@ -316,24 +310,28 @@ MUTATIONS = (
     ),
     _mutation("what a failed commit was to write is forgotten", pending.Pending, "take_back", _keep_dropped),
     _mutation("a commit claims to be complete beyond what it is", SimulatedStore, "commit", _complete),
-    _mutation("a worker never learns that it was taken for dead", SimulatedStore, "_beat", _never_dead),
+    _mutation(
+        "a worker never learns that it was taken for dead", SimulatedStore, "_beat", _never_dead, of="pauses database"
+    ),
     _mutation(
         "charges that others may have settled are not checked",
         pending.Pending,
         "contest",
         lambda _: lambda self, taken: self.take_back(taken),
     ),
-    _mutation("a worker that shows no life goes on charging", outbox.Outbox, "shows_life", _fenceless),
+    _mutation("a worker that shows no life goes on charging", outbox.Outbox, "shows_life", _fenceless, of="database"),
     _mutation("a dead worker's unwritten charges are not looked for", _delivery.Delivery, "find_unwritten", _async([])),
     _mutation("written charges are taken for unwritten", _delivery.Delivery, "find_unwritten", _from_the_start),
-    _mutation("silence of a second is death", rescue.Rescuer, "__init__", _impatient),
-    _mutation("a worker that has shown life since is taken over", SimulatedStore, "_silent", _whoever),
+    _mutation("silence of a second is death", rescue.Rescuer, "__init__", _impatient, of="pauses database"),
     _mutation("nobody looks for dead workers", rescue.Rescuer, "look_round", _async(None)),
     _mutation("a claim is respected for no time", SimulatedStore, "claim", _unleased),
-    _mutation("a claim's owner is not compared", SimulatedStore, "_write", _anybodys),
+    _mutation("a claim's owner is not compared", SimulatedStore, "_write", _anybodys, of="pauses"),
     _mutation("another organisation's rows are delivered", SimulatedStore, "_accounts", _of_everybody),
-    _mutation("times are by each machine's own clock", outbox.Outbox, "now", _own_clock),
-    _mutation("a stop writes nothing", outbox.Outbox, "stop", _stops_at_once),
+    Mutation(
+        "times are by each machine's own clock",
+        ((outbox.Outbox, "now", _own_clock), (_delivery.Delivery, "_now", _own_clock)),
+        themes=frozenset({"clocks"}),
+    ),
     _mutation("rows in doubt are never claimed", sender, "_LOOK_UPS_AT_ONCE", lambda _: 0),
     _mutation("who was served unverified pays nothing", _charges.Charges, "_unverified", _free_when_unverified),
     _mutation("a later word about a charge replaces the first", _charges.Charge, "_close", _second_word),
@@ -371,6 +369,8 @@ def find(mutation: Mutation, *, first: int, most: int) -> Any:
     """Play seeds with the mutation until one shows a violation that it does not show without it."""
     for seed in range(first, first + most):
         plan = generate(seed, layer=mutation.layer)
+        if mutation.themes and mutation.themes.isdisjoint(plan["themes"]):
+            continue
         with mutated(mutation):
             found = play(plan).found
         if found and not play(plan).found:

@@ -23,7 +23,7 @@ def generate(seed: int, *, layer: str = "full") -> Plan:
     The same seed gives different plans in the two layers.
     """
     draw = random.Random(f"{layer} {seed}" if layer != "full" else seed)  # noqa: S311 - the same seed has to give the same plan
-    count = draw.randint(20, 60) if layer == "lean" else draw.randint(12, 40)
+    count = draw.randint(20, 40) if layer == "lean" else draw.randint(12, 40)
     span = draw.choice([3.0, 8.0, 15.0, 40.0] if layer == "lean" else [5.0, 20.0, 40.0, 90.0])
     workers = draw.choice([1, 1, 2, 2, 3, 4])
     hold = draw.choice([0.0, 0.0, 0.3, 1.0])
@@ -134,7 +134,7 @@ def _aimed(draw: random.Random, plan: Plan, span: float) -> None:
             fault["d"] = round(draw.choice([0.5, 3.0, 6.0, 12.0, 40.0, 90.0]) * draw.uniform(0.5, 1.2), 3)
             if what not in ("late", "again"):
                 # A request may come as late as it likes, but nobody works on it for longer than the log is waited for.
-                fault["d"] = min(fault["d"], 35.0)
+                fault["d"] = min(fault["d"], 38.0 if plan["layer"] == "lean" else 110.0)
         plan["net"].append(fault)
 
 
@@ -176,6 +176,10 @@ def _database(draw: random.Random, plan: Plan, span: float) -> None:
             "d": round(draw.uniform(0.05, 1.0), 3),
         }
         plan["db_weather"].append(window)
+        if what == "cut" and window["for"] > 70.0 and draw.random() < 0.5:
+            # Calls that come when a worker has been cut off for so long that others settle what it left.
+            for call in draw.sample(plan["calls"], len(plan["calls"]) // 2):
+                call["at"] = round(window["at"] + draw.uniform(20.0, window["for"]), 4)
         if draw.random() < 0.4:
             _end_of(draw, plan, span, at=window["at"] + draw.uniform(0, 0.7) * window["for"], worker=window["worker"])
 
@@ -201,8 +205,8 @@ def _when(draw: random.Random, plan: Plan, span: float, at: float | None = None)
         moment = draw.choice(["handling", "answered", "worked", "sent", "ended"])
         call = draw.randrange(len(plan["calls"]))
         on = [moment, "check", call] if moment in ("answered", "worked", "sent") else [moment, call]
-        if draw.random() < 0.3 and moment in ("worked", "sent"):
-            on[1] = draw.choice(["track", "finalize"])
+        if draw.random() < 0.5 and moment != "handling" and moment != "ended":
+            on[1] = draw.choice(["track", "track", "finalize", "seal"])
         return {"on": on, "after": round(draw.choice([0.0, 0.01, 0.15, 0.4]) * draw.uniform(0.1, 1), 4)}
     return {"at": round(draw.uniform(0.6, span) if at is None else at, 3)}
 
