@@ -341,7 +341,7 @@ MUTATIONS = (
     _mutation(
         "who cannot be sent to pays nothing", _ending.Ending, "send_failed", _decided(Outcome.FAILED), layer="full"
     ),
-    _mutation("a failed stream is paid", _ending.Ending, "route_raised", _nothing, layer="full"),
+    _mutation("a failed stream is paid", _ending.Ending, "route_exits", _nothing, layer="full"),
 )
 
 

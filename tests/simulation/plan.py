@@ -205,7 +205,7 @@ def _when(draw: random.Random, plan: Plan, span: float, at: float | None = None)
         moment = draw.choice(["handling", "answered", "worked", "sent", "ended"])
         call = draw.randrange(len(plan["calls"]))
         on = [moment, "check", call] if moment in ("answered", "worked", "sent") else [moment, call]
-        if draw.random() < 0.5 and moment != "handling" and moment != "ended":
+        if draw.random() < 0.5 and moment not in {"handling", "ended"}:
             on[1] = draw.choice(["track", "track", "finalize", "seal"])
         return {"on": on, "after": round(draw.choice([0.0, 0.01, 0.15, 0.4]) * draw.uniform(0.1, 1), 4)}
     return {"at": round(draw.uniform(0.6, span) if at is None else at, 3)}

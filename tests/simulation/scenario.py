@@ -438,7 +438,8 @@ class Scenario:
     def _may_fall_short(self, charge: str) -> bool:
         """Whether a person may have to look at this: a customer who could not pay what a call came to."""
         call = self.network.call_of_charge.get(charge)
-        return call is not None and self.records[call].plan["feature"] == "scarce"
+        about = [record for record in self.records.values() if record.number == call or charge in record.charge_ids]
+        return any(record.plan["feature"] == "scarce" for record in about)
 
     def close(self) -> None:
         for loop in self.loops:
