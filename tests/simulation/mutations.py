@@ -104,21 +104,6 @@ def _never_dead(original: Any) -> Any:
     return beat
 
 
-def _anybodys(original: Any) -> Any:
-    def write(self: Any, charge_id: str, change: Any, owner: str) -> None:
-        if isinstance(change, _store().Delivered) and charge_id in self.database.charges:
-            self.database.charges[charge_id].owner = owner
-        original(self, charge_id, change, owner)
-
-    return write
-
-
-def _store() -> Any:
-    from fastapi_autumn.settlement import store
-
-    return store
-
-
 def _unleased(original: Any) -> Any:
     async def claim(self: Any, worker_id: str, *, now: int, until: int, **how: Any) -> Any:
         return await original(self, worker_id, now=now, until=now - 1, **how)
@@ -238,10 +223,6 @@ def _failed_whenever(original: Any) -> Any:
     return outcome
 
 
-def _fenceless(_: Any) -> Any:
-    return property(lambda self: not self._stopping)
-
-
 def _own_clock(_: Any) -> Any:
     return lambda self: self._machine.wall_ms()
 
@@ -319,13 +300,11 @@ MUTATIONS = (
         "contest",
         lambda _: lambda self, taken: self.take_back(taken),
     ),
-    _mutation("a worker that shows no life goes on charging", outbox.Outbox, "shows_life", _fenceless, of="database"),
     _mutation("a dead worker's unwritten charges are not looked for", _delivery.Delivery, "find_unwritten", _async([])),
     _mutation("written charges are taken for unwritten", _delivery.Delivery, "find_unwritten", _from_the_start),
     _mutation("silence of a second is death", rescue.Rescuer, "__init__", _impatient, of="pauses database"),
     _mutation("nobody looks for dead workers", rescue.Rescuer, "look_round", _async(None)),
     _mutation("a claim is respected for no time", SimulatedStore, "claim", _unleased),
-    _mutation("a claim's owner is not compared", SimulatedStore, "_write", _anybodys, of="pauses"),
     _mutation("another organisation's rows are delivered", SimulatedStore, "_accounts", _of_everybody),
     Mutation(
         "times are by each machine's own clock",

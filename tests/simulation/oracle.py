@@ -127,6 +127,11 @@ def _is_last_moment(record: Record, decided_at: float, killed_at: float, scenari
     if killed_at - decided_at - record.loop.stood_still(decided_at, killed_at) < moments:
         return True
     # As long as its database was away, nothing that the process knew could be written down.
+    for window in scenario.plan["db_weather"]:
+        begins, ends = window["at"], window["at"] + window["for"]
+        concerned = window["fault"] in ("cut", "locked") and window.get("worker") in (None, record.loop.worker)
+        if concerned and begins - moments < decided_at and begins <= killed_at < ends + _AFTER_TROUBLE:
+            return True
     name = record.loop.name
     troubles = [at for at, who in scenario.database.troubles if who == name and at <= killed_at]
     if troubles and killed_at - troubles[-1] < _AFTER_TROUBLE + moments:
