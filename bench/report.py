@@ -223,12 +223,14 @@ def machine() -> str:
     )
 
 
-def page(samples: Samples, *, rounds: int, seconds: float) -> str:
+def page(samples: Samples, *, rounds: int, seconds: float, command: str) -> str:
     """Return the whole page."""
+    loads = ", ".join(f"{load:.1f}" for load in os.getloadavg())
     return f"""# Results
 
-Medians of {rounds} interleaved rounds of {seconds:g} s each, written by
-`python -m bench.run --rounds {rounds} --seconds {seconds:g}`.
+Medians of {rounds} interleaved rounds (of {seconds:g} s each, where it does not say otherwise), written by
+`{command}`.
+The machine's load average was {loads} at the end; the benchmark itself is a load of 2.
 The service under test has one core to itself; Autumn (a constant answer, `bench/upstream.py`) and the load
 (`bench/load.py`) share another. Absolute numbers are the machine's, ratios are what carries over.
 
