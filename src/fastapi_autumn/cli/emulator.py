@@ -55,7 +55,7 @@ def serve(
     with closing(open_emulator(_file(path), catalog=catalog)) as app:
         if allow_remote:
             app.hosts = None
-        listening = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False)
+        listening = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, date_header=False)
         try:
             bound = listening.bind_socket()
         except SystemExit:  # uvicorn's way to say that the address is taken

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Collection
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -136,6 +137,8 @@ class Emulator:
             return
         raw = await request.body()
         response = await self._respond(request, raw, send)
+        # By the emulator's own clock, which may have been moved: clients compare it with what they store.
+        response.headers["date"] = formatdate(self.clock.now() / 1000, usegmt=True)
         await response(scope, receive, send)
 
     def seed(self, catalog: WireCatalog | Document) -> None:
