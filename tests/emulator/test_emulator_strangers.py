@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from fastapi_autumn import Autumn, AutumnSettings
-from fastapi_autumn.emulator import Emulator
+from fastapi_autumn.emulator import EMULATOR_KEY, Emulator
 
 HERE = "http://127.0.0.1:8792"
 
@@ -38,6 +38,15 @@ async def test_a_name_that_a_stranger_pointed_here_is_not_answered(emulator):
     evil = "http://evil.example:8792"
     assert await reset(emulator, base_url=evil, sec_fetch_site="same-origin") == 403
     assert await reset(emulator, base_url=evil) == 200
+
+
+async def test_a_page_under_a_strangers_name_reads_nothing(emulator):
+    """A browser that reads from a name without TLS sends neither `Origin` nor `Sec-Fetch-Site`."""
+    headers = {"accept-language": "en", "authorization": f"Bearer {EMULATOR_KEY}"}
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(emulator), base_url="http://evil.example:8792", headers=headers
+    ) as client:
+        assert (await client.get("/v1/organization/me")).status_code == 403
 
 
 async def test_other_hosts_can_be_allowed(emulator):

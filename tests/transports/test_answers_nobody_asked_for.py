@@ -7,8 +7,10 @@ import struct
 import threading
 
 import pytest
+from pydantic_core import from_json, to_json
 
-from fastapi_autumn.errors import ConnectFailed, NoAnswer
+from fastapi_autumn import AutumnClient, AutumnSettings
+from fastapi_autumn.errors import ConnectFailed, NoAnswer, UnexpectedAnswer
 from fastapi_autumn.transports import _httptools
 from transports.scripted_server import Connection, plain, post, read_request, serve, serve_in_a_thread
 
@@ -181,3 +183,26 @@ async def test_answer_that_comes_after_the_caller_has_left_is_not_that_of_the_ne
         second = await post(transport, b"second")
 
     assert (second.body, server.connections) == (b"second", 2)
+
+
+async def test_a_connection_that_is_an_answer_behind_is_left():
+    """Once it has brought another customer's answer, the next one would be that of this customer's last question."""
+
+    async def handler(connection: Connection) -> None:
+        last = b""
+        while True:
+            asked = from_json((await connection.read_request()).body)
+            now = {"customer_id": asked["customer_id"], "allowed": True, "balance": None}
+            now["required_balance"] = asked["required_balance"]
+            await connection.answer(last or to_json(now))
+            last = to_json(now)
+
+    async with serve(handler) as server:
+        settings = AutumnSettings(_env_file=None, base_url=server.url)
+        async with AutumnClient(settings, secret_key="am_sk_test_abcdef") as client:
+            await client.balances.check("ada", "ai_usage", required_balance=1)
+            with pytest.raises(UnexpectedAnswer):
+                await client.balances.check("bob", "ai_usage", required_balance=2)
+            answer = await client.balances.check("bob", "ai_usage", required_balance=3)
+
+    assert (answer.required_balance, server.connections) == (3, 2)

@@ -9,7 +9,7 @@ from fastapi_autumn.client._bodies import UNCHANGED
 from fastapi_autumn.client._calls import Caller, Repeat
 from fastapi_autumn.client._customers import Confirmation
 from fastapi_autumn.client._operations import Operations
-from fastapi_autumn.client._pressure import Lane, Limiter
+from fastapi_autumn.client._pressure import Lane, Limiters
 from fastapi_autumn.errors import ConfigurationError
 from fastapi_autumn.settings import LIVE_KEYS, AutumnSettings
 from fastapi_autumn.transports import Transport, transport_for
@@ -63,7 +63,7 @@ class AutumnClient(Operations):
             self._transport,
             secret_key=key,
             max_retries=settings.max_retries,
-            limiter=Limiter(settings.max_concurrency, waiting=settings.max_waiting, patience=settings.timeout),
+            limiters=Limiters(settings.max_concurrency, waiting=settings.max_waiting, patience=settings.timeout),
             machine=machine,
         )
         self._clock = caller.clock

@@ -18,7 +18,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 from fastapi_autumn._machine import Machine
 from fastapi_autumn._version import __version__
 from fastapi_autumn.client._clock import RemoteClock
-from fastapi_autumn.client._pressure import Breaker, Lane, Limiter, lane_of
+from fastapi_autumn.client._pressure import Breakers, Lane, Limiters, lane_of
 from fastapi_autumn.errors import (
     AutumnError,
     NoAnswer,
@@ -64,15 +64,15 @@ class Caller:
         *,
         secret_key: SecretStr,
         max_retries: int,
-        limiter: Limiter,
+        limiters: Limiters,
         machine: Machine,
     ) -> None:
         self.clock = RemoteClock()
         self._transport = transport
         self._secret_key = secret_key
         self._max_retries = max_retries
-        self._limiter = limiter
-        self._breakers = {lane: Breaker(machine.steady) for lane in Lane}
+        self._limiters = limiters
+        self._breakers = {lane: Breakers(machine.steady) for lane in Lane}
         self.lane: Lane | None = None
         self._machine = machine
         self._headers = {
@@ -140,15 +140,16 @@ class Caller:
         if idempotency_key:
             headers = {**headers, "idempotency-key": _sendable(operation, idempotency_key)}
         lane = self.lane or lane_of(operation)
+        limiter = self._limiters.here()
         attempt = 0
         may_have_happened = False
         while True:
             try:
-                await self._limiter.acquire(operation, lane, customer)
+                await limiter.acquire(operation, lane, customer)
                 try:
-                    return await self._attempt(method, operation, content, headers, self._breakers[lane])
+                    return await self._attempt(method, operation, content, headers, (lane, customer))
                 finally:
-                    self._limiter.release(lane, customer)
+                    limiter.release(lane, customer)
             except Unavailable as error:
                 attempt += 1
                 may_have_happened = may_have_happened or isinstance(error, Uncertain)
@@ -161,9 +162,11 @@ class Caller:
                 await asyncio.sleep(pause)
 
     async def _attempt(
-        self, method: str, operation: str, content: bytes, headers: Mapping[str, str], breaker: Breaker
+        self, method: str, operation: str, content: bytes, headers: Mapping[str, str], place: tuple[Lane, str]
     ) -> Answer:
-        began = breaker.before(operation)
+        lane, customer = place
+        breakers = self._breakers[lane]
+        began = breakers.before(operation, customer)
         sent_ms = self._machine.wall_ms()
         try:
             answer = await self._transport.request(
@@ -177,9 +180,9 @@ class Caller:
                 error.operation = operation
             if not isinstance(error, UnexpectedAnswer):
                 # A stranger's answer says nothing about Autumn.
-                breaker.after(began, error)
+                breakers.after(customer, began, error)
             raise
-        breaker.after(began, None)
+        breakers.after(customer, began, None)
         return answer
 
     def _judge(self, operation: str, answer: Answer) -> None:
@@ -229,7 +232,20 @@ class Caller:
         answer = await self.ask(operation, body, idempotency_key=idempotency_key, repeat=repeat)
         if verified and answer.status == _ACCEPTED:
             raise NotVerified(operation, "Autumn answered 202 without looking at the balance", status=answer.status)
-        return parse(model, operation, answer, about=about)
+        return self.understand(model, operation, answer, about=about)
+
+    def understand(self, model: type[_T], operation: str, answer: Answer, *, about: Callable[[Any], bool] | None) -> _T:
+        """Read an answer as `parse` does; where it is not to what was asked, leave the connection that brought it.
+
+        A connection that is one answer behind would go on to be, and the next one may name the right customer.
+        """
+        try:
+            return parse(model, operation, answer, about=about)
+        except UnexpectedAnswer:
+            start_afresh = getattr(self._transport, "start_afresh", None)
+            if start_afresh is not None:
+                start_afresh()
+            raise
 
 
 def parse(model: type[_T], operation: str, answer: Answer, *, about: Callable[[Any], bool] | None = None) -> _T:

@@ -35,7 +35,8 @@ class Customers:
         """Make sure that the customer exists, and read no more of the answer than is needed for that."""
         body = _body(customer)
         answer = await self._caller.ask(_GET_OR_CREATE, body, idempotency_key=None, repeat=Repeat.IDEMPOTENT)
-        confirmed = parse(_Confirmed, _GET_OR_CREATE, answer, about=is_record_of(customer.id))
+        about = is_record_of(customer.id)
+        confirmed = self._caller.understand(_Confirmed, _GET_OR_CREATE, answer, about=about)
         return Confirmation(has_usage_limit=bool(confirmed.billing_controls.usage_limits), answer=answer)
 
     async def get(self, customer_id: str, *, expand: Sequence[str] | None = None) -> models.CustomerRecord:

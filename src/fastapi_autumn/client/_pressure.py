@@ -8,10 +8,11 @@ import asyncio
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 
 from fastapi_autumn.errors import ConnectFailed, NoAnswer, Overloaded, ServerFailure
 
-__all__ = ["Breaker", "Lane", "Limiter", "lane_of"]
+__all__ = ["Breaker", "Breakers", "Lane", "Limiter", "Limiters", "lane_of"]
 
 
 class Lane(Enum):
@@ -199,14 +200,26 @@ class Breaker:
         Raises:
             Overloaded: Autumn is taken to be down, and it is not yet time to look again.
         """
-        if self._failed < self._failures:
-            return self._opened
-        now = self._now()
-        if now < self._probe_at:
-            raise Overloaded(operation, "Autumn is down", retry_after=self._probe_at - now)
-        # This call is the probe; the next one is due only if this one fails, or never ends.
-        self._probe_at = now + self._pause
+        self.refuse(operation)
+        return self.begin()
+
+    def refuse(self, operation: str) -> None:
+        """Raise `Overloaded` where `before` would, and leave the turn to look to whoever comes next."""
+        if self.has_failed(self._failures):
+            wait = self._probe_at - self._now()
+            if wait > 0:
+                raise Overloaded(operation, "Autumn is down", retry_after=wait)
+
+    def begin(self) -> int:
+        """Note that a call goes out that nothing refuses."""
+        if self.has_failed(self._failures):
+            # This call is the probe; the next one is due only if this one fails, or never ends.
+            self._probe_at = self._now() + self._pause
         return self._opened
+
+    def has_failed(self, times: int) -> bool:
+        """Whether that many calls in a row have failed."""
+        return self._failed >= times
 
     def after(self, began: int, error: BaseException | None) -> None:
         """Learn from how a call ended. Any answer of Autumn's own shows that it is up, a refusal too."""
@@ -220,3 +233,61 @@ class Breaker:
                 self._opened += 1
                 self._pause = min(self._longest_pause, self._pause * 2 or self._first_pause)
                 self._probe_at = self._now() + self._pause
+
+
+_Begun = tuple[int, int]
+_OWN_FAILURES = 5
+"""So often in a row the failures of one customer count for all; it takes two customers to shut the others out."""
+_WATCHED = 1024
+
+
+class Breakers:
+    """A breaker for all, and one of their own for customers whose calls fail: who fails alone is held back alone."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._all = Breaker(now)
+        self._own: OrderedDict[str, Breaker] = OrderedDict()
+
+    def before(self, operation: str, customer: str) -> _Begun:
+        """Let a call through, as `Breaker.before` does; `customer` is empty for calls that are nobody's."""
+        own = self._own.get(customer)
+        self._all.refuse(operation)
+        if own is None:
+            return self._all.begin(), 0
+        own.refuse(operation)
+        return self._all.begin(), own.begin()
+
+    def after(self, customer: str, began: _Begun, error: BaseException | None) -> None:
+        """Learn from how a call ended."""
+        for_all, for_own = began
+        if not isinstance(error, ConnectFailed | NoAnswer | ServerFailure):
+            self._own.pop(customer, None)
+        elif customer:
+            own = self._own.setdefault(customer, Breaker(self._now))
+            self._own.move_to_end(customer)
+            if len(self._own) > _WATCHED:
+                self._own.popitem(last=False)
+            is_known = own.has_failed(_OWN_FAILURES)
+            own.after(for_own, error)
+            if is_known:
+                return
+        self._all.after(for_all, error)
+
+
+class Limiters:
+    """A limiter for each event loop: what waits in one cannot be called in from another, nor after its end."""
+
+    def __init__(self, limit: int, *, waiting: int, patience: float) -> None:
+        self._make = partial(Limiter, limit, waiting=waiting, patience=patience)
+        self._of_loop: dict[asyncio.AbstractEventLoop, Limiter] = {}
+
+    def here(self) -> Limiter:
+        """Return the one of the running loop."""
+        loop = asyncio.get_running_loop()
+        limiter = self._of_loop.get(loop)
+        if limiter is None:
+            known = {other: its for other, its in list(self._of_loop.items()) if not other.is_closed()}
+            limiter = known[loop] = self._make()
+            self._of_loop = known
+        return limiter

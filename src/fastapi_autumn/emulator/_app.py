@@ -380,11 +380,13 @@ async def _break(send: Send, error: ConnectionError) -> None:
 def _stranger(request: Request, hosts: Collection[str] | None) -> str | None:
     """Say why a browser is not answered: another site's page calls, or a name that a stranger pointed here.
 
-    Any page may send simple requests anywhere, and one whose name leads to this machine may read the answers. What is
-    no browser sends neither `Origin` nor `Sec-Fetch-Site`, and whatever `Host` it likes.
+    Any page may send simple requests anywhere, and one whose name leads to this machine may read the answers. Programs
+    send neither `Origin` nor `Sec-Fetch-Site`, and whatever `Host` they like. A browser that reads from a name without
+    TLS leaves both out too, but always names its user's languages; Node names some as well, and how it fetches.
     """
     origin = request.headers.get("origin")
     from_browser = origin is not None or "sec-fetch-site" in request.headers
+    from_browser = from_browser or ("accept-language" in request.headers and "sec-fetch-mode" not in request.headers)
     if hosts is None or not from_browser or request.method == "OPTIONS":  # a question, which does nothing
         return None
     host = urlsplit(f"//{request.headers.get('host', '')}").hostname

@@ -78,6 +78,12 @@ class HttptoolsTransport:
             timer.cancel()
             pool.give_back(connection, loop.time())
 
+    def start_afresh(self) -> None:
+        """Use no idle connection of this event loop again: what came on one was not the answer to what was asked."""
+        pool = self._pools.get(asyncio.get_running_loop())
+        if pool is not None:
+            pool.close_idle()
+
     async def aclose(self) -> None:
         """Close the connections; a call that is under way gets no answer."""
         self._is_closed = True
@@ -114,10 +120,14 @@ class HttptoolsTransport:
             # Also TimeoutError, what TLS refuses, and names that can be no host.
             raise ConnectFailed(path, f"cannot connect to {self._base_url} ({type(error).__name__})") from error
         # TLS may have sent its session tickets, which the loop has to read first.
-        for _ in range(_ROUNDS_TO_SETTLE):
-            if self._is_closed or connection.is_free():
-                break
-            await asyncio.sleep(0)
+        try:
+            for _ in range(_ROUNDS_TO_SETTLE):
+                if self._is_closed or connection.is_free():
+                    break
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            connection.close()
+            raise
         if self._is_closed or not connection.is_free():
             connection.close()
             raise ConnectFailed(path, "the server spoke or hung up before it was asked")
@@ -155,6 +165,10 @@ class _Pool:
             self._idle.popleft().close()
         connection.idle_since = now
         self._idle.append(connection)
+
+    def close_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
 
     def abort(self) -> None:
         self._idle.clear()
