@@ -75,7 +75,8 @@ chaos: $(STAMP)  ## Kill, pause and cut off real processes for 30,000 calls, the
 
 SEEDS ?= 1000
 simulate: $(STAMP)  ## Play SEEDS scenarios of the simulated world, new ones each time, and audit the books of each
-	PYTHONPATH=tests $(BIN)/python -W ignore -m simulation --seeds $(SEEDS)
+	PYTHONPATH=tests $(BIN)/python -W ignore -m simulation --layer lean --seeds $(SEEDS)
+	PYTHONPATH=tests $(BIN)/python -W ignore -m simulation --layer full --seeds $$(( $(SEEDS) / 20 ))
 
 clean:  ## Remove what make made
 	rm -rf $(VENV) $(VENV)-* .autumn .interop .coverage* dist site
