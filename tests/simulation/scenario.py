@@ -323,7 +323,7 @@ class Scenario:
         while world.now < _LONGEST and world.steps < _STEPS and "jobs" not in self.plan:
             world.run(world.now + 5.0)
             quiet = quiet + 1 if self._is_at_rest() else 0
-            if quiet >= (3 if self.database.is_sql else 1):
+            if quiet >= (3 if self.database.is_sql else 2):
                 break
             if world.now > plan_end + 300 * collections:
                 # As a process does from time to time: a stream that broke off may be held by a cycle alone.
