@@ -148,6 +148,9 @@ class Network:
         self._sent += 1
         number = (self._sent, kind, call, self._seen[kind, call])
         fault = self._fault(loop, kind, call, number)
+        if fault is not None and kind == "customer" and fault["fault"] in ("202_work", "late"):
+            # A customer who begins to exist only after their charge was given up for lost: see docs/simulation.md.
+            fault = None
         what = "" if fault is None else fault["fault"]
         if fault is not None:
             world.happened[f"{kind}: {what}"] += 1
