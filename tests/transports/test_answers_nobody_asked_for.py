@@ -206,3 +206,17 @@ async def test_a_connection_that_is_an_answer_behind_is_left():
             answer = await client.balances.check("bob", "ai_usage", required_balance=3)
 
     assert (answer.required_balance, server.connections) == (3, 2)
+
+
+@pytest.mark.parametrize("connect", ["httpx"], indirect=True)
+@pytest.mark.parametrize("location", ["mailto:ada@example.com", "http://[::1"])
+async def test_a_redirect_to_nowhere_is_an_unknown_outcome(connect, location):
+    """The library reads where an answer points to even if nobody follows, and says in its own way that it cannot."""
+
+    async def handler(connection: Connection) -> None:
+        await connection.read_request()
+        await connection.answer(status="302 Found", extra=f"Location: {location}\r\n")
+
+    async with serve(handler) as server, connect(server.url) as transport:
+        with pytest.raises(NoAnswer):
+            await post(transport)

@@ -380,21 +380,19 @@ async def _break(send: Send, error: ConnectionError) -> None:
 def _stranger(request: Request, hosts: Collection[str] | None) -> str | None:
     """Say why a browser is not answered: another site's page calls, or a name that a stranger pointed here.
 
-    Any page may send simple requests anywhere, and one whose name leads to this machine may read the answers. Programs
-    send neither `Origin` nor `Sec-Fetch-Site`, and whatever `Host` they like. A browser that reads from a name without
-    TLS leaves both out too, but always names its user's languages; Node names some as well, and how it fetches.
+    Any page may send simple requests anywhere, and read the answers where its name leads to this machine. Without TLS a
+    browser may tell no more of itself than its languages; programs do not, but for Node, which says how it fetches.
     """
-    origin = request.headers.get("origin")
-    from_browser = origin is not None or "sec-fetch-site" in request.headers
-    from_browser = from_browser or ("accept-language" in request.headers and "sec-fetch-mode" not in request.headers)
+    origin, said = request.headers.get("origin"), {*request.headers.keys()}
+    telling = {"sec-fetch-site"} if "sec-fetch-mode" in said else {"sec-fetch-site", "accept-language"}
+    from_browser = origin is not None or bool(said & telling)
     if hosts is None or not from_browser or request.method == "OPTIONS":  # a question, which does nothing
         return None
     host = urlsplit(f"//{request.headers.get('host', '')}").hostname
     if host not in hosts:
         return f"The emulator answers browsers under {', '.join(hosts)} and not under {host}"
-    if origin is None or urlsplit(origin).hostname in hosts:
-        return None
-    return f"The emulator does not answer pages of {origin}"
+    is_from_here = origin is None or urlsplit(origin).hostname in hosts
+    return None if is_from_here else f"The emulator does not answer pages of {origin}"
 
 
 async def _answer_lifespan(receive: Receive, send: Send) -> None:

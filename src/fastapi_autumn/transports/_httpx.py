@@ -53,7 +53,7 @@ class HttpxTransport:
         except asyncio.CancelledError as error:
             error.__context__ = None
             raise error.with_traceback(None) from None
-        except (TimeoutError, httpx.HTTPError, httpx.StreamError) as error:
+        except (OSError, httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
             failure = self._failure(path, error)
         # Not where the error was caught: the frames of httpx hold the request with its key, and an error that is
         # chained to this one would carry them into error trackers. A cancellation leaves them behind as well.
@@ -69,7 +69,8 @@ class HttpxTransport:
             case _ if isinstance(error, _NOTHING_SENT):
                 return ConnectFailed(path, f"cannot connect to {self._base_url} ({kind})")
             case _:
-                # Also a body that breaks off, and hooks of the client that raise for a status.
+                # Also a body that breaks off, hooks of the client that raise for a status, and a redirect to nowhere,
+                # at which httpx looks without following it.
                 return NoAnswer(path, f"no whole answer came back ({kind})")
 
     async def _send(
