@@ -130,7 +130,7 @@ class MemoryStore:
             case Ended():
                 charges.pop(charge_id, None)
             case Delivered(entry, state):
-                if charge_id not in charges or charges[charge_id].owner != owner:
+                if charge_id not in charges or charges[charge_id].owner != owner or not charges[charge_id].lease_until:
                     return
                 if state is None:
                     del charges[charge_id]

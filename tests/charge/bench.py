@@ -5,7 +5,6 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from decimal import Decimal
-from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +64,8 @@ class Line(AsgiTransport):
         kind = waiting.pop(0) if waiting else "none"
         answer: Answer = await FAULTS[kind](self, arrive, operation, key)
         if self.dates:
-            date = formatdate(self.emulator.clock.now() / 1000, usegmt=True)
-            return Answer(answer.status, {**answer.headers, "date": date}, answer.body)
-        return answer
+            return answer
+        return Answer(answer.status, {k: v for k, v in answer.headers.items() if k != "date"}, answer.body)
 
     async def deliver_delayed(self) -> None:
         """Have what was held up arrive now."""

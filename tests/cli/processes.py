@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -66,6 +67,9 @@ class Server:
 
     def __enter__(self) -> Self:
         self._thread.start()
+        # What the thread opens belongs to the session, and not to the first test that asks.
+        while not self._server.started:
+            time.sleep(0.01)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -109,6 +109,20 @@ def test_what_became_of_a_claimed_row_is_written(pending):
     assert changes == {"w-1": Delivered(refunded("w-1"), None), "w-2": Delivered(refunded("w-2"), "shortfall")}
 
 
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_the_makers_word_about_a_charge_counts(pending, when):
+    """What became of a row that others had made of a charge never replaces what its own process has yet to write."""
+    pending.end(refunded(), owed=True)
+    if when == "before":
+        pending.delivered(an_entry(), None)
+    taken = pending.take()
+    if when == "meanwhile":
+        pending.delivered(an_entry(), None)
+    pending.take_back(taken)
+
+    assert pending.take().changes == {"w-1": Ended(refunded(), owed=True)}
+
+
 # Taken for dead.
 
 

@@ -120,6 +120,19 @@ async def test_the_end_of_a_charge_voids_a_claim(store):
     assert (await rows(store))["w-1"][1].cost == 3
 
 
+async def test_the_end_of_a_charge_voids_a_claim_of_its_own_maker(store):
+    """A worker that was taken for dead may have claimed what others made of its charge; its own word counts."""
+    await store.commit(a_batch("maker", due("w-1"), due("w-2"), Opened(an_entry("w-3"))))
+    assert await claim(store, "maker") == ["w-1", "w-2"]
+    await store.commit(a_batch("maker", due("w-1", cost=Decimal(3)), Opened(an_entry("w-2")), beat=2, confirmed=1))
+    void = [Delivered(an_entry("w-1"), None), Delivered(an_entry("w-2"), "due")]
+    await store.commit(a_batch("maker", *void, beat=3, confirmed=2))
+
+    found = await rows(store)
+    assert {charge_id: state for charge_id, (state, _) in found.items()} == {"w-1": "due", "w-2": "open", "w-3": "open"}
+    assert found["w-1"][1].cost == 3
+
+
 # Showing life.
 
 
@@ -189,9 +202,10 @@ async def test_claims_what_is_due_oldest_first(store):
     """Rows are claimed in the order in which they became due; what is open, kept or due later is left."""
     ages = {"w-1": 10, "w-2": 30, "w-3": 20}
     later, kept = due("w-4", due_at=NOW + 1), Delivered(an_entry("w-6"), "shortfall")
+    await store.commit(a_batch("w", due("w-6", due_at=NOW)))
+    assert await claim(store, "w") == ["w-6"]
     changes = [due(name, due_at=NOW - age) for name, age in ages.items()]
-    await store.commit(a_batch("w", *changes, later, Opened(an_entry("w-5", due_at=NOW)), due("w-6")))
-    await store.commit(a_batch("w", kept, beat=2, confirmed=1))
+    await store.commit(a_batch("w", *changes, later, Opened(an_entry("w-5", due_at=NOW)), kept, beat=2, confirmed=1))
 
     assert await claim(store, limit=2) == ["w-2", "w-3"]
     assert await claim(store, limit=2) == ["w-1"]

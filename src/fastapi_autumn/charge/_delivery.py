@@ -40,6 +40,8 @@ _FIRST_BACKOFF_MS = 500
 _LONGEST_BACKOFF_MS = 300_000
 _LONGEST_RETRY_AFTER_SECONDS = 3600.0
 _ROUNDING = Decimal("1e-9")
+_CLOCK_RESOLUTION_MS = 2_000
+"""Autumn's answers tell its time in whole seconds."""
 _KEY_PROBLEMS = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
 
 
@@ -132,6 +134,10 @@ class Delivery:
             try:
                 return await self._perform(step, entry)
             except CustomerNotFound:
+                may_come_at = entry.created_at + self._event_delay_ms
+                if entry.taken is None and self._now() < may_come_at:
+                    # The creation and the check may both still be on their way, and a 404 seals no key.
+                    raise _Waits(replace(entry, due_at=may_come_at)) from None
                 if entry.taken or not entry.cost:
                     # Whatever was taken was deleted together with the customer.
                     return replace(entry, taken=entry.cost, held=False, to_grant=Decimal(0), doubt=Doubt.NONE)
@@ -189,7 +195,8 @@ class Delivery:
             # A sum may lag behind the log itself, and nothing is given up for lost on the word of a sum.
             shown = await self._log.net_of(entry)
         # Before the first answer nobody knows how wrong this machine's clock is, so a look may have come too early.
-        self._when_due(entry)
+        if entry.due_at - self._now() > _CLOCK_RESOLUTION_MS:
+            raise _Waits(entry)
         if entry.doubt is not Doubt.IN_USE:
             return rule.looked(entry, shown)
         in_use = await self._is_in_use(entry.key, entry)

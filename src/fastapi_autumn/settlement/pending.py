@@ -67,8 +67,12 @@ class Pending:
             self._changes[entry.charge_id] = Ended(entry, owed=False)
 
     def delivered(self, entry: Entry, state: State | None) -> None:
-        """Note what became of a claimed row."""
-        self._changes[entry.charge_id] = Delivered(entry, state)
+        """Note what became of a claimed row, unless this process says something else about its charge by now.
+
+        It does if others took it for dead and it claimed, as anybody may, what they had made of a charge of its own.
+        """
+        if isinstance(self._changes.get(entry.charge_id), Delivered | None):
+            self._changes[entry.charge_id] = Delivered(entry, state)
 
     def take(self) -> Taken:
         """Hand over what is to be written."""
@@ -77,12 +81,13 @@ class Pending:
         return taken
 
     def take_back(self, taken: Taken) -> None:
-        """Keep what could not be written; what came in meanwhile is newer and wins."""
+        """Keep what could not be written; what came in meanwhile is newer and wins, but not as in `delivered`."""
         for charge_id, change in taken.changes.items():
-            newer = self._changes.setdefault(charge_id, change)
-            if isinstance(newer, Opened):
-                # A commit that failed may have got through all the same.
-                self._changes[charge_id] = replace(newer, fresh=False)
+            newer = self._changes.get(charge_id)
+            if newer is None or (isinstance(newer, Delivered) and not isinstance(change, Delivered)):
+                newer = change
+            # A commit that failed may have got through all the same.
+            self._changes[charge_id] = replace(newer, fresh=False) if isinstance(newer, Opened) else newer
         self._unwritten = {**taken.unwritten, **self._unwritten}
 
     def contest(self, taken: Taken) -> None:

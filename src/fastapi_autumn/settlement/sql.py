@@ -370,7 +370,9 @@ class _Statements:
     """What runs often, built once: SQLAlchemy spends more time on building a statement than SQLite on running it."""
 
     def __init__(self, insert: Any) -> None:
-        charge, mine = charges.c.charge_id == sa.bindparam("charge"), charges.c.owner == sa.bindparam("me")
+        charge = charges.c.charge_id == sa.bindparam("charge")
+        # Whoever writes a row ends all claims on it, one of its own too.
+        mine = sa.and_(charges.c.owner == sa.bindparam("me"), charges.c.lease_until > 0)
         columns = [column.name for column in charges.columns]
         new = insert(charges)
         self.put = new.on_conflict_do_update(
@@ -402,7 +404,7 @@ class _Statements:
             .values(owner=sa.bindparam("me"), lease_until=sa.bindparam("until"), doubt=_doubt_after_a_lost_claim)
             .returning(*ENTRY_COLUMNS)
         )
-        still_mine = sa.and_(charges.c.state == "due", charges.c.owner == sa.bindparam("me"), charges.c.lease_until > 0)
+        still_mine = sa.and_(charges.c.state == "due", mine)
         self.renew = (
             charges.update()
             .where(charges.c.charge_id.in_(sa.bindparam("found", expanding=True)), still_mine)
