@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS
+from schemathesis.python import asgi
 
 from emulator.conftest import EmulatorClient
 from fastapi_autumn.emulator import EMULATOR_KEY, Emulator
@@ -59,6 +60,14 @@ CATALOG = {
         },
     ],
 }  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _event_loop_of_schemathesis():
+    """Begin the event loop that schemathesis keeps for the whole process, so that no test seems to leave it behind."""
+    asgi._get_portal()
+
+
 # The contract leaves out that the preview of an allowed check is null; recorded is that it is.
 _CHECK = CONTRACT["paths"]["/v1/balances.check"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
 _CHECK["properties"]["preview"] = {"anyOf": [_CHECK["properties"]["preview"], {"type": "null"}]}

@@ -40,7 +40,7 @@ async def full(url):
     return url
 
 
-class Counting:
+class CountedSends:
     def __init__(self):
         self.ids = []
 
@@ -57,7 +57,7 @@ async def started(url, name):
 
 async def test_flat_memory(full):
     """A thousand deliveries out of a hundred thousand need no memory."""
-    outbox, counting = await started(full, "one"), Counting()
+    outbox, counting = await started(full, "one"), CountedSends()
     tracemalloc.start()
     sender = Sender(outbox, counting.deliver)
     sender.start()
@@ -77,7 +77,10 @@ async def test_flat_memory(full):
 
 async def test_two_share_the_work_without_a_double(full):
     """Two workers at once deliver thousands of them, none of them twice, and each its part."""
-    outboxes, parts = [await started(full, name) for name in ("one", "two")], [Counting(), Counting()]
+    outboxes, parts = (
+        [await started(full, name) for name in ("one", "two")],
+        [CountedSends(), CountedSends()],
+    )
     senders = [Sender(outbox, part.deliver) for outbox, part in zip(outboxes, parts, strict=True)]
     for sender in senders:
         sender.start()

@@ -18,7 +18,7 @@ MINUTES = 10
 STEP_SECONDS = 10
 
 
-class Ask(BaseModel):
+class Prompt(BaseModel):
     model: str
     fails: bool = False
 
@@ -43,7 +43,7 @@ async def test_ten_minutes_without_autumn(tmp_path, charging, kind):
     under_way = []
 
     @service.app.post("/ai/chat")
-    async def chat(ask: Ask, charge: ModelCharge) -> str:
+    async def chat(ask: Prompt, charge: ModelCharge) -> str:
         if ask.fails:
             raise HTTPException(502)
         return "served"

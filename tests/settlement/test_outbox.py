@@ -18,7 +18,7 @@ from settlement.entries import SANDBOX, a_charge, a_refund, freeze, rows, until
 FIVE = Decimal(5)
 
 
-class Watched(MemoryStore):
+class WatchedStore(MemoryStore):
     """A store that counts its commits, and loses some of them, or their answers."""
 
     def __init__(self, database):
@@ -41,7 +41,7 @@ class Watched(MemoryStore):
 
 @pytest.fixture
 def store(memory):
-    return Watched(memory)
+    return WatchedStore(memory)
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ async def test_a_lost_answer_to_a_commit(outbox, store):
 
 async def test_a_database_that_cannot_be_written_at_first(open_outbox, memory, caplog):
     """The service starts all the same; it shows no life until the first commit has gone well."""
-    store = Watched(memory)
+    store = WatchedStore(memory)
     store.lose_work = 2
     outbox = await open_outbox(store, lease=1.0)
     assert not outbox.shows_life

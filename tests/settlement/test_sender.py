@@ -197,7 +197,7 @@ async def test_a_defect_holds_up_nobody(outbox, machine, caplog):
 async def test_a_database_that_cannot_be_read_ends_nothing(open_outbox, memory, caplog):
     """The loop goes on trying, and delivers when it can."""
 
-    class Failing(MemoryStore):
+    class FailingStore(MemoryStore):
         failures = 2
 
         async def before(self, what):
@@ -205,7 +205,7 @@ async def test_a_database_that_cannot_be_read_ends_nothing(open_outbox, memory, 
                 self.failures -= 1
                 raise OSError("the connection broke")
 
-    outbox = await open_outbox(Failing(memory, SANDBOX))
+    outbox = await open_outbox(FailingStore(memory, SANDBOX))
     await put(outbox)
     deliveries = Deliveries()
     async with sending(outbox, deliveries):

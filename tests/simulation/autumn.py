@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from simulation.world import EPOCH_MS, World
 
-__all__ = ["Autumn", "Books", "Reply", "Request"]
+__all__ = ["AnsweringBooks", "Asked", "Autumn", "Reply"]
 
 _KEY_SECONDS = 24 * 3600
 _QUIET_SECONDS = 0.35
@@ -27,7 +27,7 @@ class Reply(NamedTuple):
     body: bytes
 
 
-class Request(NamedTuple):
+class Asked(NamedTuple):
     """What came in over the wire."""
 
     operation: str
@@ -58,10 +58,10 @@ class Request(NamedTuple):
         return wanted or (body.get("lock") or {}).get("lock_id") or (self.key or "").partition(":")[0] or None
 
 
-class Books(Protocol):
+class AnsweringBooks(Protocol):
     """Who does the arithmetic."""
 
-    def answer(self, request: Request) -> Reply: ...
+    def answer(self, request: Asked) -> Reply: ...
 
     def tick(self) -> None:
         """Do what is due by itself."""
@@ -86,7 +86,7 @@ class Autumn:
         name: What the story calls it.
     """
 
-    def __init__(self, world: World, books: Books, *, name: str = "autumn") -> None:
+    def __init__(self, world: World, books: AnsweringBooks, *, name: str = "autumn") -> None:
         self.world = world
         self.books = books
         self.name = name
@@ -118,7 +118,7 @@ class Autumn:
     def duplicate(self, key: str | None) -> Reply:
         return refuse(409, "duplicate_idempotency_key", f"Another request with idempotency key {key} exists")
 
-    def handle(self, request: Request) -> Reply:
+    def handle(self, request: Asked) -> Reply:
         """Do the work of one request, in one go."""
         if not self.claim(request.key):
             return self.duplicate(request.key)
@@ -127,7 +127,7 @@ class Autumn:
             self.free(request.key)
         return reply
 
-    def work(self, request: Request) -> Reply:
+    def work(self, request: Asked) -> Reply:
         """Do the work of one request whose key is claimed."""
         operation, body = request.operation, request.body
         if operation.startswith("events."):
@@ -209,7 +209,7 @@ class EmulatorBooks:
         """Have the emulator end the holds whose time is up."""
         self.emulator.call("features.list", {})
 
-    def answer(self, request: Request) -> Reply:
+    def answer(self, request: Asked) -> Reply:
         sent: list[Any] = []
         headers = [(k.encode(), v.encode()) for k, v in request.headers.items() if k != "idempotency-key"]
         scope = {

@@ -100,12 +100,12 @@ class _Connecting:
         self.database = database
 
     def __await__(self) -> Any:
-        connection = _Connection(self.database, current())
+        connection = _DriverConnection(self.database, current())
         yield from connection.do(connection.open).__await__()
         return connection
 
 
-class _Connection:
+class _DriverConnection:
     """What SQLAlchemy's dialect for aiosqlite asks of a connection."""
 
     def __init__(self, database: Database, loop: Any) -> None:
@@ -215,7 +215,7 @@ class _Cursor:
 
     arraysize = 1
 
-    def __init__(self, connection: _Connection) -> None:
+    def __init__(self, connection: _DriverConnection) -> None:
         self.connection = connection
         self.real: Any = None
         self.found: list[Any] = []

@@ -15,11 +15,11 @@ from fastapi_autumn.emulator import EMULATOR_KEY
 from fastapi_autumn.errors import AutumnError, InsufficientCredits
 from fastapi_autumn.settlement import Outcome
 from simulation import seams
+from simulation.application import PRICES, Record, decide
 from simulation.loop import ProcessLoop
 from simulation.model import ModelBooks
 from simulation.network import CALL, SimulatedTransport
 from simulation.scenario import Scenario
-from simulation.service import PRICES, Record, decide
 
 __all__ = ["LeanScenario"]
 
@@ -70,7 +70,7 @@ class LeanScenario(Scenario):
             one.autumn._running.clear()
 
 
-class _ProducerFailed(Exception):
+class _BodyBroke(Exception):
     """What a model provider's client raises."""
 
 
@@ -149,7 +149,7 @@ class _Call:
         except asyncio.CancelledError:
             charge.finish(Outcome.GONE if record.left_at is not None else Outcome.FAILED)
             raise
-        except _ProducerFailed:
+        except _BodyBroke:
             charge.finish(Outcome.FAILED)
             record.status = 500
             return
@@ -164,7 +164,7 @@ class _Call:
                     await asyncio.sleep(value[0])
                 case "raise" | "http" | "status" | "timeout":
                     record.failed_at = record.failed_at or world.now
-                    raise _ProducerFailed
+                    raise _BodyBroke
                 case "settle" | "refund" | "keep":
                     record.said.append((world.now, what, value[0] if value else None))
                     world.note(self.loop.name, f"call #{record.number}: the handler says {what} {value or ''}".rstrip())

@@ -8,8 +8,8 @@ import json
 from decimal import Decimal
 from typing import Any
 
-from simulation.autumn import Reply, Request, refuse
-from simulation.service import FEATURES
+from simulation.application import FEATURES
+from simulation.autumn import Asked, Reply, refuse
 from simulation.world import EPOCH_MS, World
 
 __all__ = ["ModelBooks"]
@@ -37,7 +37,7 @@ class ModelBooks:
     def now(self) -> int:
         return EPOCH_MS + int(self.world.now * 1000)
 
-    def answer(self, request: Request) -> Reply:
+    def answer(self, request: Asked) -> Reply:
         self.tick()
         body = request.body
         match request.operation:

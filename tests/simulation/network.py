@@ -15,7 +15,7 @@ from typing import Any
 
 from fastapi_autumn.errors import ConnectFailed, NoAnswer
 from fastapi_autumn.transports import Answer
-from simulation.autumn import Autumn, Reply, Request, refuse
+from simulation.autumn import Asked, Autumn, Reply, refuse
 from simulation.loop import ProcessLoop, current
 from simulation.world import EPOCH_MS, World
 
@@ -135,7 +135,7 @@ class Network:
     ) -> None:
         """Send a request of a process; `future` gets the answer, or what a transport raises."""
         world = self.world
-        request = Request(path.removeprefix("/v1/"), path, dict(headers), json.loads(body or b"{}"), method)
+        request = Asked(path.removeprefix("/v1/"), path, dict(headers), json.loads(body or b"{}"), method)
         charge, call = request.charge_id, CALL.get()
         kind = _KINDS.get(request.operation, "other")
         if kind == "check" and not request.moves:
@@ -195,7 +195,7 @@ class _Packet:
         autumn: Autumn,
         loop: ProcessLoop,
         future: Any,
-        request: Request,
+        request: Asked,
         kind: str,
         call: int | None,
         fault: dict[str, Any] | None,
@@ -335,7 +335,7 @@ class _Packet:
             self.future.set_exception(error)
 
 
-def _queued(request: Request) -> Reply:
+def _queued(request: Asked) -> Reply:
     body = request.body
     answer = {"customer_id": body.get("customer_id"), "balance": None}
     if request.operation == "balances.check":
@@ -349,7 +349,7 @@ def _call(call: int | None) -> str:
     return "" if call is None else f"#{call}"
 
 
-def _shown(request: Request, kind: str, call: int | None) -> str:
+def _shown(request: Asked, kind: str, call: int | None) -> str:
     body = request.body
     if kind == "seal":
         return f"seal {_call(call)} {(request.key or '').partition(':')[2]} of {body.get('customer_id')}"

@@ -7,7 +7,7 @@ process was killed may be lost with it, and the call then costs nothing instead 
 from decimal import ROUND_CEILING, Decimal
 from typing import Any, NamedTuple
 
-from simulation.service import FEATURES, PRICES, Record
+from simulation.application import FEATURES, PRICES, Record
 
 __all__ = ["LAST_MOMENTS", "Allowed", "expected", "violations"]
 

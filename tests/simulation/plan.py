@@ -6,8 +6,8 @@ Every fault stands for itself, so that taking one away leaves the others what th
 import random
 from typing import Any
 
+from simulation.application import PRICES
 from simulation.network import FAULTS
-from simulation.service import PRICES
 
 __all__ = ["Plan", "generate"]
 

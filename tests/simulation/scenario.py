@@ -11,6 +11,7 @@ from fastapi_autumn import AutumnSettings
 from fastapi_autumn.catalog import Catalog
 from fastapi_autumn.emulator import EMULATOR_KEY, Emulator
 from simulation import seams
+from simulation.application import PRICES, Application, Record
 from simulation.autumn import Autumn as SimulatedAutumn
 from simulation.autumn import EmulatorBooks
 from simulation.database import Database
@@ -20,7 +21,6 @@ from simulation.network import Network, SimulatedTransport
 from simulation.oracle import violations
 from simulation.plan import Plan
 from simulation.server import Exchange
-from simulation.service import PRICES, Application, Record
 from simulation.world import EPOCH_MS, World
 
 __all__ = ["Scenario", "Verdict", "play"]

@@ -8,9 +8,9 @@ import asyncio
 import json
 from typing import Any
 
+from simulation.application import Record
 from simulation.loop import ProcessLoop
 from simulation.network import CALL
-from simulation.service import Record
 from simulation.world import World
 
 __all__ = ["Exchange"]

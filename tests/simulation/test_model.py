@@ -6,7 +6,7 @@ import random
 import pytest
 
 from fastapi_autumn.emulator import Emulator
-from simulation.autumn import EmulatorBooks, Request
+from simulation.autumn import Asked, EmulatorBooks
 from simulation.model import ModelBooks
 from simulation.scenario import CATALOG
 from simulation.seams import EmulatorMachine
@@ -16,7 +16,7 @@ _HEADERS = {"authorization": "Bearer am_sk_test_emulator", "x-api-version": "2.3
 
 
 def _request(operation, body):
-    return Request(operation, f"/v1/{operation}", _HEADERS, body)
+    return Asked(operation, f"/v1/{operation}", _HEADERS, body)
 
 
 def _draw(draw, number, charges, now_ms):
