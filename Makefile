@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 DEMO_STAMP := $(VENV)/.installed-demo
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test lint fmt docs pins chromium node chaos simulate clean bench
+.PHONY: help demo test test-everywhere lint fmt docs pins chromium node chaos simulate clean bench
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
@@ -40,7 +40,10 @@ fmt: $(STAMP)  ## Format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: $(STAMP) chromium node  ## Run every test, on every Python from 3.11 to 3.14 that is found
+test: $(STAMP) chromium node  ## Run every test
+	$(BIN)/python scripts/run_tests.py --only here
+
+test-everywhere: $(STAMP) chromium node  ## The same with coverage, under uvloop, on each Python found, and on the oldest dependencies
 	$(BIN)/python scripts/run_tests.py
 
 # The tests of the demo's page drive it. Playwright's own download would be another 150 MB and another source.

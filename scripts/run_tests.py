@@ -1,6 +1,6 @@
-"""Runs every test on every Python that this project names, and says what came out. `make test` is this.
+"""Runs every test, and says what came out. `make test` is this on the Python at hand, `make test-everywhere` all of it.
 
-1. The whole suite on the Python at hand, with coverage.
+1. The whole suite on the Python at hand; everywhere, with coverage.
 2. Transports and client under uvloop.
 3. What depends on the interpreter, on each further Python from 3.11 to 3.14 that is found.
 4. The same with the oldest direct dependencies that pyproject.toml allows.
@@ -157,7 +157,9 @@ def plan(here: Path, *, only: str | None) -> Iterator[Run]:
     print("found Python " + ", ".join(f"{version} ({python})" for version, python in found.items()))
     if missing := [version for version in VERSIONS if version not in found]:
         print(f"not found, so not tested: Python {', '.join(missing)}")
-    if only in {None, "here"}:
+    if only == "here":
+        yield Run(f"Python {current}", here, pytest)
+    if only is None:
         yield Run(f"Python {current}, everything", here, ["-m", "coverage", "run", *pytest])
     if only in {None, "uvloop"}:
         yield Run(f"Python {current}, under uvloop", here, [*pytest, "tests/transports", "tests/client", "--uvloop"])

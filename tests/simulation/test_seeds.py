@@ -1,7 +1,7 @@
 """The same seeds in every run, so that a run of the tests says something about the change and not about luck.
 
-About one new scenario of the lean layer in six hundred still finds something rare (see `docs/simulation.md`). Until none
-does, new seeds are played by `make simulate`, or here with `SIMULATION_SEED=new`. Any other number begins there.
+About one new scenario of the lean layer in six hundred still finds something rare (see `docs/simulation.md`). Until
+that ends, new seeds are played by `make simulate`, or here with `SIMULATION_SEED=new`. Any other number begins there.
 """
 
 import os
