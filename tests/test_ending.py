@@ -195,7 +195,9 @@ async def raised_by_an_event_stream(producer: Any) -> BaseException:
     scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b"", "asgi": {}}
     with pytest.raises(BaseExceptionGroup) as raised:
         await app(scope, receive, send)
-    assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
+    if producer is not failing_in_a_thread:
+        # A thread may fail before the loop has come to the end of the body, or after it.
+        assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
     return raised.value
 
 
