@@ -119,7 +119,7 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
     metadata = Parser().parsestr(read["METADATA"])
     assert metadata["Name"] == "fastapi-autumn"
     assert metadata["Version"] == fastapi_autumn.__version__
-    assert set(metadata.get_all("Provides-Extra", [])) == {"cli", "fast", "prices", "postgres"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"cli", "prices", "postgres"}
     points = EntryPoints._from_text_for(read["entry_points.txt"], None)  # type: ignore[attr-defined] # no public parser
     assert {(point.group, point.name, point.value) for point in points} == {
         ("console_scripts", "autumn", "fastapi_autumn.cli:main"),
