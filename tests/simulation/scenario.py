@@ -502,8 +502,8 @@ def play(plan: Plan) -> Verdict:
         scenario.close()
         del scenario
         _played += 1
-        if _played == 1 or _played % 10 == 0:
-            gc.collect()
+        # Each time, and before the hook is back: what a killed process leaves says things when it is collected.
+        gc.collect()
         if _played == 1:
             # What was imported stays, and need not be looked through each time.
             gc.freeze()
