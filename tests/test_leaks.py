@@ -105,7 +105,7 @@ def test_each_kind_is_found_and_its_test_named(pytester: pytest.Pytester, monkey
     )
     pytester.makepyfile(test_what=TESTS)
 
-    result = pytester.runpytest_subprocess("-q", "-W", "error", "-p", "no:cacheprovider")
+    result = pytester.runpytest_subprocess("-q", "-W", "error", "-p", "no:cacheprovider", "-p", "no:randomly")
 
     result.assert_outcomes(passed=10, errors=len(LEFT_BEHIND))
     for name, left in LEFT_BEHIND.items():

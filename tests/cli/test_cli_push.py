@@ -339,7 +339,8 @@ def test_a_hundred_features_and_plans_take_as_many_calls_as_one(
     few = _calls_to_push_and_pull(remote, catalog_file, server)
     catalog_file.write_text(_catalog_of(100))
     many = _calls_to_push_and_pull(remote, catalog_file, server)
-    assert many == few
+    # The first three are asked for at the same time.
+    assert sorted(many) == sorted(few)
     assert len(Catalog.load(catalog_file).plans) == 100
 
 
