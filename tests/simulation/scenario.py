@@ -501,6 +501,7 @@ def play(plan: Plan) -> Verdict:
     finally:
         scenario.close()
         del scenario
+        seams.leave()
         _played += 1
         # Each time, and before the hook is back: what a killed process leaves says things when it is collected.
         gc.collect()

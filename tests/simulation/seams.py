@@ -72,6 +72,7 @@ async def _in_a_thread(
 _senders: list[Any] = []
 _poll_seconds = 1.0
 _start = sender.Sender.start
+_run_sync_in_worker_thread = vars(anyio_asyncio.AsyncIOBackend)["run_sync_in_worker_thread"]
 
 
 def _start_and_remember(self: Any) -> None:
@@ -85,6 +86,12 @@ def enter() -> None:
     _senders.clear()
     sender.Sender.start = _start_and_remember
     anyio_asyncio.AsyncIOBackend.run_sync_in_worker_thread = classmethod(_in_a_thread)
+
+
+def leave() -> None:
+    """Give the package back what it had, or whatever else runs in this process polls and threads as a scenario does."""
+    sender.Sender.start = _start
+    anyio_asyncio.AsyncIOBackend.run_sync_in_worker_thread = _run_sync_in_worker_thread
 
 
 def poll_every(seconds: float) -> None:
