@@ -263,9 +263,7 @@ class Autumn:
             client = self._make_client()
             stack.push_async_callback(client.aclose)
             store = self._make_store()
-            outbox = Outbox(
-                store, lease=settings.outbox_lease, machine=machine, clock_offset_ms=lambda: client.clock_offset_ms
-            )
+            outbox = Outbox(store, lease=settings.outbox_lease, machine=machine, now=client.now_ms)
             await outbox.start()
             stack.push_async_callback(outbox.stop, within=within)
             delivery = Delivery(settings, client=client, machine=machine)

@@ -192,7 +192,7 @@ class Bench:
         self.line = line
         self.client = AutumnClient(self.settings, transport=line, machine=machine)
         store = MemoryStore(MemoryDatabase(), SANDBOX)
-        self.outbox = Outbox(store, machine=machine, clock_offset_ms=lambda: self.client.clock_offset_ms)
+        self.outbox = Outbox(store, machine=machine, now=self.client.now_ms)
         self.customers = KnownCustomers(self.client, ttl=3600)
         self.delivery = Delivery(self.settings, client=self.client, machine=machine)
         prices = ModelPrices({"small": 1, "large": 5, "all": 50})

@@ -178,14 +178,18 @@ async def test_properties_that_belong_to_this_package(bench, name):
 
 
 @pytest.mark.parametrize("hours", [2, -2])
-async def test_a_hold_ends_by_autumns_clock(hours):
-    """The longest hold is accepted, and lives as long as it should, whatever this machine's clock says."""
+@pytest.mark.parametrize("when", ["before the first answer", "between two answers"])
+async def test_a_hold_ends_by_autumns_clock(hours, when):
+    """The longest hold is accepted, and lives as long as it should, whatever this machine's clock says and does."""
     async with bench_of(hold_ttl=24 * 3600, charging="hold") as bench:
         bench.line.dates = True
+        if when == "between two answers":
+            await bench.open("small", charging="deduct")
         bench.machine.ms += hours * 3_600_000
         bench.line.emulator._store.move_clock(-hours * 3_600_000)
-        await bench.open()
-        _, body, _ = next(call for call in bench.line.calls if call[0] == "balances.check")
+        # Whoever confirms the customer is not done yet.
+        await bench.open(confirm_customer=False)
+        body = [body for operation, body, _ in bench.line.calls if operation == "balances.check"][-1]
         lives_ms = body["lock"]["expires_at"] - bench.line.emulator.clock.now()
 
     assert 23 * 3_600_000 < lives_ms <= 24 * 3_600_000

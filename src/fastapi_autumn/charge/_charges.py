@@ -165,6 +165,9 @@ class Charges:
         ledger.refuse_reserved(properties or {})
         unavailable = await self._admit(customer, model, price, requirement, confirm=confirm_customer)
         way = self._way(charging or self.settings.charging, customer)
+        if unavailable is None and not way.journalled and not self._client.knows_the_time:
+            # A hold ends by Autumn's clock. One that has ended before it began is never given back.
+            unavailable = await self._admit(customer, model, price, None, confirm=True)
         # Do not await between creating the id and journalling it: a commit in between would take it for written.
         entry = way.begin(self._entry(customer, feature_id or self.settings.feature_id, price, entity_id, way.name))
         if unavailable is not None:

@@ -67,14 +67,15 @@ class Delivery:
     Args:
         settings: How long Autumn's event log may take to show what has happened.
         client: The way to Autumn.
-        machine: Clocks and chance.
+        machine: Chance.
     """
 
     def __init__(self, settings: AutumnSettings, *, client: AutumnClient, machine: Machine = MACHINE) -> None:
         self._event_delay_ms = int(settings.event_delay * 1000)
         self._client = client
         self._machine = machine
-        self._log = EventLog(client, now=self._now)
+        self._now = client.now_ms
+        self._log = EventLog(client, now=client.now_ms)
 
     async def deliver(self, entry: Entry) -> "Result":
         """Do what `entry` needs, as far as that is possible now, and return what is left of it."""
@@ -122,10 +123,6 @@ class Delivery:
                 created_at=event.timestamp,
             )
         return list(found.values())
-
-    def _now(self) -> int:
-        """Return the time of day in ms by Autumn's clock, as `Outbox.now` does."""
-        return self._machine.wall_ms() + self._client.clock_offset_ms
 
     # One step at Autumn. Each returns the entry with what is known then, or raises `_Waits` or `_Short`.
 

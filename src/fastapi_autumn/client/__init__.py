@@ -67,7 +67,6 @@ class AutumnClient(Operations):
             machine=machine,
         )
         self._clock = caller.clock
-        self._machine = machine
         super().__init__(caller)
         self.front_end = Operations(caller.within(Lane.OTHER))
         """The same operations for a front end, whose failures and floods stay apart from refunds and look-ups."""
@@ -77,17 +76,13 @@ class AutumnClient(Operations):
         """Whether an answer of Autumn's has told its time of day yet."""
         return self._clock.is_known
 
-    @property
-    def clock_offset_ms(self) -> int:
-        """What to add to this machine's time of day to get Autumn's, in milliseconds; 0 before the first answer.
-
-        Smoothed over the `Date` of every answer, so right to about half a second after one and a tenth after many.
-        """
-        return self._clock.offset_ms
-
     def now_ms(self) -> int:
-        """Return Autumn's time of day in milliseconds since 1970, as well as it is known here."""
-        return self._machine.wall_ms() + self._clock.offset_ms
+        """Return Autumn's time of day in milliseconds since 1970; before its first answer, this machine's own.
+
+        Learned from the `Date` of each of its answers, right to half a second after one and a tenth after many. In
+        between it goes on with a steady clock, so that nothing jumps when this machine's time of day is set.
+        """
+        return self._clock.now_ms()
 
     async def __aenter__(self) -> Self:
         return self

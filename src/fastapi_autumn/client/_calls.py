@@ -67,7 +67,7 @@ class Caller:
         limiters: Limiters,
         machine: Machine,
     ) -> None:
-        self.clock = RemoteClock()
+        self.clock = RemoteClock(machine)
         self._transport = transport
         self._secret_key = secret_key
         self._max_retries = max_retries
@@ -167,12 +167,11 @@ class Caller:
         lane, customer = place
         breakers = self._breakers[lane]
         began = breakers.before(operation, customer)
-        sent_ms = self._machine.wall_ms()
+        sent = self._machine.steady()
         try:
             answer = await self._transport.request(
                 method, f"/v1/{operation}", body=content, headers=headers, bearer=self._secret_key
             )
-            self.clock.learn(answer.headers.get("date"), sent_ms=sent_ms, received_ms=self._machine.wall_ms())
             self._judge(operation, answer)
         except AutumnError as error:
             if isinstance(error, Unavailable):
@@ -182,6 +181,8 @@ class Caller:
                 # A stranger's answer says nothing about Autumn.
                 breakers.after(customer, began, error)
             raise
+        # Only now: the clock of a stranger in between may say anything.
+        self.clock.learn(answer.headers.get("date"), sent=sent)
         breakers.after(customer, began, None)
         return answer
 

@@ -1,6 +1,8 @@
-"""Autumn's clock, as far as the `Date` of its answers tells."""
+"""Autumn's time of day, as far as the `Date` of its answers tells."""
 
 from email.utils import parsedate_to_datetime
+
+from fastapi_autumn._machine import Machine
 
 __all__ = ["RemoteClock"]
 
@@ -9,14 +11,18 @@ _JUMP_MS = 5_000
 
 
 class RemoteClock:
-    """How far another machine's clock is ahead of ours, learned from what both say about the same moments.
+    """Another machine's time of day, learned from its answers.
 
-    Attributes:
-        offset_ms: What to add to our time of day to get theirs; 0 until something is known.
+    Between two answers it goes on with this machine's steady clock, because its time of day may be set at any moment: a
+    hold that ends by a clock that was just put back has ended before it begins.
+
+    Args:
+        machine: This machine's clocks.
     """
 
-    def __init__(self) -> None:
-        self.offset_ms = 0
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        # What to add to the steady clock, in ms; None until something is known.
         self._offset: float | None = None
         self._last: tuple[str, int | None] = ("", None)
 
@@ -25,19 +31,34 @@ class RemoteClock:
         """Whether anything is known about their clock."""
         return self._offset is not None
 
-    def learn(self, date: str | None, *, sent_ms: int, received_ms: int) -> None:
-        """Take into account an answer dated `date` to a request that was sent and answered at these times of ours."""
+    def now_ms(self) -> int:
+        """Return their time of day in ms since 1970; this machine's own until something is known."""
+        if self._offset is None:
+            return self._machine.wall_ms()
+        return round(self._machine.steady() * 1000 + self._offset)
+
+    def learn(self, date: str | None, *, sent: float) -> None:
+        """Take into account an answer, dated `date`, that came just now.
+
+        Args:
+            date: Its header.
+            sent: When the request was sent, in seconds of the steady clock.
+        """
         theirs = self._read(date)
         if theirs is None:
             return
+        sent_ms, received_ms = sent * 1000, self._machine.steady() * 1000
         # The header has whole seconds, so half a second later on average; over many answers that evens out.
         seen = theirs + 500 - (sent_ms + received_ms) / 2
-        if self._offset is None or abs(seen - self._offset) > _JUMP_MS + received_ms - sent_ms:
-            # One of the clocks was set: what was learned before is about another time.
+        took = received_ms - sent_ms
+        if self._offset is None:
             self._offset = seen
-        else:
+        elif abs(seen - self._offset) > _JUMP_MS + took:
+            # Their clock was set, or this machine stood still without noticing: what was learned before is over.
+            self._offset = seen
+        elif took < _JUMP_MS:
+            # What took longer tells less than what is known.
             self._offset += (seen - self._offset) / _WEIGHT
-        self.offset_ms = round(self._offset)
 
     def _read(self, date: str | None) -> int | None:
         if date is None or date == self._last[0]:

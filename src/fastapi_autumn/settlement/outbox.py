@@ -42,8 +42,9 @@ class Outbox:
         store: Where the rows are.
         lease: Seconds. A worker without a commit for so long opens no new deductions, and a claim on a row is respected
             for so long.
-        machine: Clocks and ids.
-        clock_offset_ms: How far Autumn's clock is ahead of this machine's, as far as that is known.
+        machine: The steady clock, and ids.
+        now: Autumn's time of day in ms, as far as that is known. Whatever is stored is by this clock, because other
+            machines, and Autumn itself, compare it with theirs.
     """
 
     def __init__(
@@ -52,15 +53,16 @@ class Outbox:
         *,
         lease: float = 30.0,
         machine: Machine = MACHINE,
-        clock_offset_ms: Callable[[], int] = lambda: 0,
+        now: Callable[[], int] | None = None,
     ) -> None:
         self.store = store
         self.lease = lease
         self.worker_id = machine.new_id()
         self.has_due = asyncio.Event()
         """Set when a row was written that can be sent. The sender waits for it."""
+        self.now = now or machine.wall_ms
+        """Returns Autumn's time of day in ms."""
         self._machine = machine
-        self._clock_offset_ms = clock_offset_ms
         self._pending = Pending()
         self._number = 0
         self._beat = self._confirmed = 0
@@ -76,13 +78,6 @@ class Outbox:
         self._commit_ended = asyncio.Event()
         self._commits_begun = self._commits_done = 0
         self._committing = False
-
-    def now(self) -> int:
-        """Return the time of day in ms by Autumn's clock, as far as that is known.
-
-        Whatever is stored is by this clock, because other machines, and Autumn itself, compare it with theirs.
-        """
-        return self._machine.wall_ms() + self._clock_offset_ms()
 
     # The hot path: nothing below this line waits, and nothing in it can fail.
 
