@@ -1,5 +1,6 @@
 """The connections to the outbox's database."""
 
+import asyncio
 import contextlib
 import sqlite3
 
@@ -8,6 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastapi_autumn.settlement._engine import engine_for, path_of, read_url, touch
+from fastapi_autumn.settlement.sql import SqlStore
+from fastapi_autumn.settlement.store import Batch
+from settlement.entries import SANDBOX
 
 
 async def test_a_connection_that_cannot_be_set_up_is_closed(tmp_path):
@@ -38,6 +42,21 @@ async def test_a_connection_in_use_while_the_others_are_renewed_is_closed(url):
     async with engine.connect() as new, engine.connect() as another:
         assert not {await identity(new), await identity(another)} & first
     await engine.dispose()
+
+
+async def test_a_crowd_does_not_keep_the_heartbeat_waiting(url):
+    """One connection is left to the writer, because others see by its commits that this worker lives."""
+    store = SqlStore(url, SANDBOX)
+    await store.open()
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(store._connections - 1):
+            await stack.enter_async_context(store.connect())
+        crowd = [asyncio.create_task(store.list()) for _ in range(50)]
+        await asyncio.sleep(0)
+        await store.commit(Batch("worker", 1, 0, 0, 0, {}))
+        assert not any(one.done() for one in crowd)
+    await asyncio.gather(*crowd)
+    await store.close()
 
 
 async def identity(connection: AsyncConnection) -> int:

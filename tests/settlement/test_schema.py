@@ -193,6 +193,7 @@ async def test_such_an_address_connects(postgres):
     [
         ("", "no database address"),
         ("outbox.db", "no database address"),
+        ("mysql://user:password@host/name", "has to be SQLite or PostgreSQL, not mysql"),
         ("sqlite+aiosqlite:////proc/no/such/outbox.db", "cannot be opened"),
         ("postgresql://u:p-secret@127.0.0.1:9/x", "cannot be opened"),
     ],

@@ -214,6 +214,38 @@ async def test_a_database_that_cannot_be_read_ends_nothing(open_outbox, memory, 
     assert "cannot be read (OSError)" in caplog.text
 
 
+async def test_what_is_under_way_outlives_the_database(open_outbox, memory):
+    """Rows are claimed in two goes; when the second cannot be read, the deliveries of the first are not broken off."""
+
+    class FailingStore(MemoryStore):
+        failures = 1
+
+        async def claim(self, worker_id, *, doubtful, **how):
+            if doubtful and self.failures:
+                self.failures -= 1
+                # So that the first ones have begun.
+                await started.wait()
+                raise OSError("the connection broke")
+            return await super().claim(worker_id, doubtful=doubtful, **how)
+
+    async def deliver(entry):
+        started.set()
+        await release.wait()
+        whole.append(entry)
+
+    started, release, whole = asyncio.Event(), asyncio.Event(), []
+    outbox = await open_outbox(FailingStore(memory, SANDBOX))
+    (refund,) = await put(outbox)
+    deliveries = Deliveries(deliver)
+    async with sending(outbox, deliveries):
+        await started.wait()
+        await asyncio.sleep(0)
+        release.set()
+        await until(lambda: deliveries.ended)
+
+    assert whole == deliveries.begun == [refund]
+
+
 async def test_two_senders_share_without_a_double(open_outbox, memory):
     """Two workers deliver everything, each row once, and each its part."""
     first, second = await open_outbox(), await open_outbox(machine=FakeMachine("other"))

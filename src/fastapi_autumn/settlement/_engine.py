@@ -13,8 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from fastapi_autumn.errors import ConfigurationError
 
-__all__ = ["engine_for", "inode_of", "path_of", "read_url", "touch"]
+__all__ = ["CONNECTIONS", "engine_for", "inode_of", "path_of", "read_url", "touch"]
 
+CONNECTIONS = {"sqlite": 2, "postgresql": 4}
+"""How many a process has, by the kind of its database."""
 _DRIVERS = {"postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg", "sqlite": "sqlite+aiosqlite"}
 
 
@@ -22,7 +24,7 @@ def read_url(text: str) -> URL:
     """Read an address as people are handed it: `postgres://...` and `postgresql://...` mean asyncpg.
 
     Raises:
-        ConfigurationError: It is no address of a database.
+        ConfigurationError: It is no address of a database, or of one of another kind.
     """
     try:
         url = make_url(text)
@@ -32,6 +34,8 @@ def read_url(text: str) -> URL:
             "postgresql://user:password@host/name."
         ) from None
     url = url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
+    if url.get_backend_name() not in CONNECTIONS:
+        raise ConfigurationError(f"AUTUMN_OUTBOX_URL has to be SQLite or PostgreSQL, not {url.get_backend_name()}.")
     if url.get_backend_name() == "postgresql" and "sslmode" in url.query:
         # libpq's name, which hosting platforms append; asyncpg calls it ssl.
         query = dict(url.query)
@@ -70,10 +74,14 @@ def engine_for(
 
 
 def _engine_for(url: URL, connect_args: dict[str, Any]) -> AsyncEngine:
-    if url.get_backend_name() != "sqlite":
+    if url.get_backend_name() == "postgresql":
         limits = {"timeout": 5, "command_timeout": 10}
         return create_async_engine(
-            url, pool_pre_ping=True, pool_size=4, max_overflow=0, connect_args={**limits, **connect_args}
+            url,
+            pool_pre_ping=True,
+            pool_size=CONNECTIONS["postgresql"],
+            max_overflow=0,
+            connect_args={**limits, **connect_args},
         )
     path = path_of(url)
     if path is not None:
@@ -81,7 +89,11 @@ def _engine_for(url: URL, connect_args: dict[str, Any]) -> AsyncEngine:
         url = url.set(database=path.resolve().as_uri(), query={**url.query, "mode": "rw", "uri": "true"})
     # The pool is named because older versions of SQLAlchemy keep no connection to a file.
     engine = create_async_engine(
-        url, poolclass=sa.AsyncAdaptedQueuePool, pool_size=2, max_overflow=0, connect_args=connect_args
+        url,
+        poolclass=sa.AsyncAdaptedQueuePool,
+        pool_size=CONNECTIONS["sqlite"],
+        max_overflow=0,
+        connect_args=connect_args,
     )
 
     @sa.event.listens_for(engine.sync_engine, "connect")

@@ -114,6 +114,11 @@ class Sender:
                         await self._renew(under_way)
                 if under_way:
                     await asyncio.wait(under_way)
+            except Exception:
+                # Without the database nothing new is begun. What Autumn is being told meanwhile does not need it.
+                if under_way:
+                    await asyncio.wait(under_way)
+                raise
             finally:
                 for task in under_way:
                     task.cancel()

@@ -1,7 +1,8 @@
 """The store in SQLite or PostgreSQL."""
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from fastapi_autumn._machine import MACHINE, Machine
 from fastapi_autumn.errors import ConfigurationError
-from fastapi_autumn.settlement._engine import engine_for, inode_of, path_of, read_url, touch
+from fastapi_autumn.settlement._engine import CONNECTIONS, engine_for, inode_of, path_of, read_url, touch
 from fastapi_autumn.settlement._migrations import migrate
 from fastapi_autumn.settlement._tables import ENTRY_COLUMNS, accounts, charges, entry_of, row_of, workers
 from fastapi_autumn.settlement.entry import Doubt, Entry
@@ -66,6 +67,12 @@ class SqlStore:
         self.engine: AsyncEngine = engine_for(parsed, connect_args=connect_args, generation=lambda: self._generation)
         self._recreate_after = recreate_after
         self._machine = machine
+        self._connections = CONNECTIONS[self.engine.dialect.name]
+        # Held by whoever uses a connection, but for the writer. One is left for it, or its heartbeat would stand in
+        # line behind thousands of callers with an Idempotency-Key, and others would take this worker for dead.
+        self._free = asyncio.Semaphore(self._connections - 1)
+        # Held by whoever writes to SQLite, which has one lock, and lets whoever happens to ask in time have it next.
+        self._turn = asyncio.Lock() if self.engine.dialect.name == "sqlite" else contextlib.nullcontext()
         self._inode: tuple[int, int] | None = None
         self._generation = 0
         self._is_open = False
@@ -94,9 +101,10 @@ class SqlStore:
                 else:
                     break
             if self._path is not None:
-                # Both that there will be, at once: a cancellation in the middle of opening one would leave it open.
-                async with self.engine.connect(), self.engine.connect():
-                    pass
+                # All that there will be, at once: a cancellation in the middle of opening one would leave it open.
+                async with contextlib.AsyncExitStack() as stack:
+                    for _ in range(self._connections):
+                        await stack.enter_async_context(self.engine.connect())
         except ConfigurationError:
             await self.engine.dispose()
             raise
@@ -116,8 +124,20 @@ class SqlStore:
         values = {"organisation": organisation}
         self.account = replace(self.account, organisation=organisation)
         this = accounts.c.key_digest == self.account.key_digest
-        async with self.engine.begin() as connection:
+        async with self.begin() as connection:
             await connection.execute(accounts.update().where(this).values(values))
+
+    @contextlib.asynccontextmanager
+    async def connect(self) -> AsyncIterator[AsyncConnection]:
+        """Connect, to read."""
+        async with self._free, self.engine.connect() as connection:
+            yield connection
+
+    @contextlib.asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncConnection]:
+        """Begin a transaction."""
+        async with self._free, self._turn, self.engine.begin() as connection:
+            yield connection
 
     # Writing.
 
@@ -126,7 +146,7 @@ class SqlStore:
         if not self._is_open or self._has_moved():
             await self._reopen()
         self._is_open = False
-        async with self.engine.begin() as connection:
+        async with self._turn, self.engine.begin() as connection:
             # First, because it decides whether the rest is still this worker's to write.
             await self._beat(connection, batch)
             if batch.former_id is not None:
@@ -186,7 +206,7 @@ class SqlStore:
 
     async def leave(self, worker_id: str) -> None:
         """See `Store.leave`."""
-        async with self.engine.begin() as connection:
+        async with self.begin() as connection:
             await connection.execute(workers.delete().where(workers.c.id == worker_id))
 
     # Delivering.
@@ -194,12 +214,12 @@ class SqlStore:
     async def claim(self, worker_id: str, *, limit: int, doubtful: bool, now: int, until: int) -> list[Entry]:
         """See `Store.claim`."""
         parameters = {"now": now, "least": limit, "this_account": self.account.key_digest}
-        async with self.engine.connect() as connection:
+        async with self.connect() as connection:
             found = (await connection.execute(self._statements.due[doubtful], parameters)).scalars().all()
         if not found:
             return []
         claim = {"me": worker_id, "until": until, "now": now, "found": list(found)}
-        async with self.engine.begin() as connection:
+        async with self.begin() as connection:
             # RETURNING keeps no order.
             claimed = await connection.execute(self._statements.claim, claim)
             return sorted(map(entry_of, claimed), key=lambda entry: (entry.due_at, entry.charge_id))
@@ -207,7 +227,7 @@ class SqlStore:
     async def renew(self, worker_id: str, charge_ids: Sequence[str], *, until: int) -> None:
         """See `Store.renew`."""
         renewal = {"me": worker_id, "until": until, "found": list(charge_ids)}
-        async with self.engine.begin() as connection:
+        async with self.begin() as connection:
             await connection.execute(self._statements.renew, renewal)
 
     # Workers.
@@ -215,20 +235,20 @@ class SqlStore:
     async def workers(self) -> list[WorkerRow]:
         """See `Store.workers`."""
         query = sa.select(workers).where(workers.c.account.in_(_SAME_ACCOUNT)).order_by(workers.c.id)
-        async with self.engine.connect() as connection:
+        async with self.connect() as connection:
             rows = await connection.execute(query, {"this_account": self.account.key_digest})
             return [WorkerRow(row.id, row.beat, row.complete_to, row.seen_at) for row in rows]
 
     async def claim_worker(self, worker: WorkerRow, *, now: int, until: int) -> bool:
         """See `Store.claim_worker`."""
         free = sa.and_(workers.c.id == worker.id, workers.c.beat == worker.beat, workers.c.lease_until < now)
-        async with self.engine.begin() as connection:
+        async with self.begin() as connection:
             return bool((await connection.execute(workers.update().where(free).values(lease_until=until))).rowcount)
 
     async def take_over(self, worker: WorkerRow, *, by: str, unwritten: Sequence[Entry], now: int) -> int | None:
         """See `Store.take_over`."""
         same = sa.and_(workers.c.id == worker.id, workers.c.beat == worker.beat)
-        async with self.engine.begin() as connection:
+        async with self.begin() as connection:
             if not (await connection.execute(workers.delete().where(same))).rowcount:
                 return None
             adopted = await self._adopt(connection, charges.c.owner == worker.id, by=by, now=now)
@@ -241,7 +261,7 @@ class SqlStore:
     async def adopt_orphans(self, *, by: str, now: int) -> int:
         """See `Store.adopt_orphans`."""
         orphaned = charges.c.owner.not_in(sa.select(workers.c.id))
-        async with self.engine.begin() as connection:
+        async with self.begin() as connection:
             return await self._adopt(connection, orphaned, by=by, now=now)
 
     async def _adopt(self, connection: AsyncConnection, whose: sa.ColumnElement[bool], *, by: str, now: int) -> int:
@@ -266,7 +286,7 @@ class SqlStore:
             query = query.where(charges.c.state == state)
         if not everybody:
             query = query.where(charges.c.account.in_(_SAME_ACCOUNT))
-        async with self.engine.connect() as connection:
+        async with self.connect() as connection:
             rows = (await connection.execute(query, {"this_account": self.account.key_digest})).all()
         return [
             Row(
@@ -282,7 +302,7 @@ class SqlStore:
         query = sa.select(charges.c.state, sa.func.count()).group_by(charges.c.state)
         if not everybody:
             query = query.where(charges.c.account.in_(_SAME_ACCOUNT))
-        async with self.engine.connect() as connection:
+        async with self.connect() as connection:
             rows = await connection.execute(query, {"this_account": self.account.key_digest})
             counted = dict([tuple(row) for row in rows])
         return {"open": counted.get("open", 0), "due": counted.get("due", 0), "shortfall": counted.get("shortfall", 0)}
@@ -292,7 +312,7 @@ class SqlStore:
         query = sa.select(sa.func.min(charges.c.due_at)).where(
             charges.c.state == "due", charges.c.account.in_(_SAME_ACCOUNT)
         )
-        async with self.engine.connect() as connection:
+        async with self.connect() as connection:
             found: int | None = (await connection.execute(query, {"this_account": self.account.key_digest})).scalar()
             return found
 
@@ -300,12 +320,12 @@ class SqlStore:
         """See `Store.retry`."""
         kept = sa.and_(charges.c.charge_id == charge_id, charges.c.state == "shortfall")
         values = {"state": "due", "due_at": now, "doubt": Doubt.UNKNOWN.value, "lease_until": 0, "attempts": 0}
-        async with self.engine.begin() as connection:
+        async with self.begin() as connection:
             return bool((await connection.execute(charges.update().where(kept).values(values))).rowcount)
 
     async def drop(self, charge_id: str) -> bool:
         """See `Store.drop`."""
-        async with self.engine.begin() as connection:
+        async with self.begin() as connection:
             return bool((await connection.execute(charges.delete().where(charges.c.charge_id == charge_id))).rowcount)
 
     # The file.
@@ -319,7 +339,7 @@ class SqlStore:
             # What has not come back for so long will not; better an empty outbox than none.
             touch(self._path)
         self._generation += 1
-        async with self.engine.begin() as connection:
+        async with self.begin() as connection:
             await migrate(connection)
             account = self.account
             row = {

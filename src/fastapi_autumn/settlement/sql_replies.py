@@ -69,7 +69,7 @@ class SqlReplies:
     @asynccontextmanager
     async def _begin(self) -> AsyncIterator[AsyncConnection]:
         try:
-            async with self._store.engine.begin() as connection:
+            async with self._store.begin() as connection:
                 yield connection
         except (SQLAlchemyError, OSError, TimeoutError) as error:
             # Without its text, which may hold the address of the database, with its password.
