@@ -59,6 +59,7 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         self.in_flight = 0
         self.asked_to_stop_at: float | None = None
         self.stopped_at: float | None = None
+        self.committed_at = -1.0
         self.dead = False
         self.killed_at: float | None = None
         self.frozen = False

@@ -158,6 +158,7 @@ class SimulatedStore(MemoryStore):
         database, loop = self._world_database, self._loop
         fault, self._fault = self._fault, None
         if what == "commit":
+            loop.committed_at = loop.world.now
             loop.world.moment("committed", loop.worker)
         if fault == "commit_answer_lost":
             database.trouble(loop, "commit done, its answer lost")

@@ -410,7 +410,9 @@ class Scenario:
         if database.restored_at < 0 or record.began_at is None:
             return False
         # A copy from before the process began does not know of it, until it writes again.
-        forgotten = record.loop.killed_at is not None and record.loop.born < database.restored_at
+        loop = record.loop
+        died_unwritten = loop.killed_at is not None or self.stopped_unwritten(loop)
+        forgotten = died_unwritten and loop.born < database.restored_at and loop.committed_at < database.restored_at
         return forgotten or record.began_at < database.restored_at + 1.0
 
     def last_trouble(self, record: Record) -> float | None:
