@@ -33,8 +33,8 @@ _root = ""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    # A driver's thread, for one, says that it has closed and ends after that.
-    parser.addini("leak_grace_seconds", "how long what a test started may take to end", default="2")
+    # A driver's thread, for one, says that it has closed and ends after that. Only a test that fails waits for so long.
+    parser.addini("leak_grace_seconds", "how long what a test started may take to end", default="30")
 
 
 def pytest_configure(config: pytest.Config) -> None:

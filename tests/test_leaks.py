@@ -1,5 +1,6 @@
 """The check for what tests leave behind, in a test run of its own."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,13 @@ TESTS = """
 
     def test_one_more_of_a_pool_that_lasts(pool):
         pool()
+"""
+
+TIDY = """
+    import asyncio
+    import threading
+
+    import aiosqlite
 
     async def test_tidy(tmp_path):
         task = asyncio.create_task(asyncio.sleep(60))
@@ -88,10 +96,10 @@ LEFT_BEHIND = {
 }
 
 
-def test_each_kind_is_found_and_its_test_named(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A task, a thread, a socket and a connection fail the test that left them, and only that test."""
+@pytest.fixture
+def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[..., pytest.RunResult]:
+    """Runs tests with the check, which gives what they started so long to end."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    pytester.makeini("[pytest]\nanyio_mode = auto\nleak_grace_seconds = 0.2")
     pytester.makeconftest(
         """
         import pytest
@@ -103,10 +111,24 @@ def test_each_kind_is_found_and_its_test_named(pytester: pytest.Pytester, monkey
             return "asyncio"
         """
     )
-    pytester.makepyfile(test_what=TESTS)
 
-    result = pytester.runpytest_subprocess("-q", "-W", "error", "-p", "no:cacheprovider", "-p", "no:randomly")
+    def running(tests: str, *, grace_seconds: float) -> pytest.RunResult:
+        pytester.makeini(f"[pytest]\nanyio_mode = auto\nleak_grace_seconds = {grace_seconds}")
+        pytester.makepyfile(test_what=tests)
+        return pytester.runpytest_subprocess("-q", "-W", "error", "-p", "no:cacheprovider", "-p", "no:randomly")
 
-    result.assert_outcomes(passed=10, errors=len(LEFT_BEHIND))
+    return running
+
+
+def test_each_kind_is_found_and_its_test_named(run: Callable[..., pytest.RunResult]) -> None:
+    """A task, a thread, a socket and a connection fail the test that left them, and only that test."""
+    result = run(TESTS, grace_seconds=0.2)
+
+    result.assert_outcomes(passed=9, errors=len(LEFT_BEHIND))
     for name, left in LEFT_BEHIND.items():
         result.stdout.fnmatch_lines([f"*ERROR at teardown of {name} *", left])
+
+
+def test_what_is_about_to_end_is_waited_for(run: Callable[..., pytest.RunResult]) -> None:
+    """A task that was cancelled, a thread that is on its last step and a closed connection fail no test."""
+    run(TIDY, grace_seconds=60).assert_outcomes(passed=1)
