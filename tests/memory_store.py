@@ -162,7 +162,7 @@ class MemoryStore:
         claimed = found[:limit]
         for charge in claimed:
             if charge.lease_until and charge.entry.doubt is Doubt.NONE:
-                charge.entry = replace(charge.entry, doubt=Doubt.UNKNOWN)
+                charge.entry = charge.entry._replace(doubt=Doubt.UNKNOWN)
             charge.owner, charge.lease_until = worker_id, until
         await self.after("claim")
         return sorted((charge.entry for charge in claimed), key=lambda entry: (entry.due_at, entry.charge_id))
@@ -219,7 +219,7 @@ class MemoryStore:
                 charge.lease_until = now - 1
         adopted = [charge for charge in self._ours("open") if whose(charge)]
         for charge in adopted:
-            charge.entry = replace(charge.entry, due_at=now)
+            charge.entry = charge.entry._replace(due_at=now)
             charge.state, charge.owner, charge.lease_until = "due", by, 0
         return len(adopted)
 
@@ -255,7 +255,7 @@ class MemoryStore:
         kept = charge is not None and charge.state == "shortfall"
         if charge is not None and kept:
             charge.state, charge.lease_until = "due", 0
-            charge.entry = replace(charge.entry, due_at=now, doubt=Doubt.UNKNOWN, attempts=0)
+            charge.entry = charge.entry._replace(due_at=now, doubt=Doubt.UNKNOWN, attempts=0)
         await self.after("retry")
         return kept
 

@@ -1,7 +1,6 @@
 """What is done at Autumn for an entry, step by step: each credit moves once, whatever gets lost on the way."""
 
 import asyncio
-from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -406,7 +405,7 @@ async def test_a_shortfall_that_a_person_retries(bench):
 async def test_a_row_from_a_backup_is_looked_up_first(bench, was_done):
     """Autumn has forgotten its key, so only the log can tell whether it was delivered."""
     charge = await bench.open()
-    entry = replace(charge._entry, cost=NOTHING, due_at=bench.machine.ms)
+    entry = charge._entry._replace(cost=NOTHING, due_at=bench.machine.ms)
     if was_done:
         await bench.delivery.deliver(entry)
     bench.machine.advance(hours=49)
@@ -524,7 +523,7 @@ async def test_what_is_found_is_given_back_once(bench):
     await bench.settle()
     worker = WorkerRow(bench.outbox.worker_id, beat=1, complete_to=0, seen_at=bench.machine.ms)
     for entry in await bench.delivery.find_unwritten(worker):
-        bench.put(replace(entry, due_at=bench.machine.ms))
+        bench.put(entry._replace(due_at=bench.machine.ms))
     await bench.settle()
 
     assert bench.used == 0
@@ -539,7 +538,7 @@ async def test_settling_events_are_not_taken_for_charges(bench):
     await bench.settle()
     worker = WorkerRow(bench.outbox.worker_id, beat=1, complete_to=0, seen_at=bench.machine.ms)
     (entry,) = await bench.delivery.find_unwritten(worker)
-    bench.put(replace(entry, due_at=bench.machine.ms))
+    bench.put(entry._replace(due_at=bench.machine.ms))
     await bench.settle()
 
     assert bench.used == 0
@@ -556,5 +555,5 @@ async def test_one_reading_of_the_log_answers_all_who_wait_for_it(bench):
 
     assert nets == [0] * 5
     assert [operation for operation, _, _ in bench.line.calls[before:]] == ["events.list"]
-    await bench.delivery._log.net_of(replace(entries[0], due_at=bench.machine.ms + 1))
+    await bench.delivery._log.net_of(entries[0]._replace(due_at=bench.machine.ms + 1))
     assert len(bench.line.calls) == before + 2

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from decimal import Decimal
 from itertools import count
 from typing import Any
@@ -70,7 +69,7 @@ def an_entry(charge_id: str = "w-1", **changes: Any) -> Entry:
         reason="the process died",
         created_at=1_790_000_000_000,
     )
-    return replace(entry, **changes)
+    return entry._replace(**changes)
 
 
 def a_charge(outbox: Outbox, **changes: Any) -> Entry:

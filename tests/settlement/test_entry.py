@@ -1,6 +1,5 @@
 """The rule: row by row, and against an Autumn that loses, repeats, delays and forgets."""
 
-from dataclasses import replace
 from decimal import Decimal
 from itertools import count
 
@@ -84,7 +83,7 @@ def test_what_the_log_decides(doubt, held, was, shown, expected, contested):
     assert (after.key_number, after.attempts) == (3, 0)
     if doubt is Doubt.IN_USE and shown == (was or 0):
         # Nothing is known yet, so nothing is changed.
-        assert after == replace(entry, key_number=3, doubt=Doubt.UNKNOWN, attempts=0)
+        assert after == entry._replace(key_number=3, doubt=Doubt.UNKNOWN, attempts=0)
         return
     assert (after.taken, after.held) == expected
     # Whoever shares a charge may be about to use the next key, unless this one was still free.
@@ -205,12 +204,12 @@ def open_at(autumn, way, plan, *, cost, expires_at):
     match autumn.ask(work, entry.key, plan.next()):
         case "yes":
             loose = "grants" if way == "hold on a grant" else None
-            return replace(taken(entry), cost=cost, loose_feature=loose)
+            return taken(entry)._replace(cost=cost, loose_feature=loose)
         case "no":
             return not_taken(entry)
         case _:
             # Neither a yes nor a no: the call is refused, or served all the same.
-            return replace(entry, cost=cost)
+            return entry._replace(cost=cost)
 
 
 def take_step(autumn, entry, fate):
@@ -232,11 +231,11 @@ def take_step(autumn, entry, fate):
             return rule.sealed_again(entry, in_use=in_use, shown=shown, delay_ms=DELAY, now=autumn.now)
         case Track(value, key):
             answer = autumn.ask(autumn.use(value), key, fate)
-            return replace(entry, taken=entry.cost) if answer == "yes" else rule.attempt_unknown(entry)
+            return entry._replace(taken=entry.cost) if answer == "yes" else rule.attempt_unknown(entry)
         case Finalize(value, key):
             answer = autumn.ask(autumn.finalize(value), key, fate)
             if answer == "yes":
-                return replace(entry, held=False, taken=value, key_number=entry.key_number + 1)
+                return entry._replace(held=False, taken=value, key_number=entry.key_number + 1)
             if answer in {"no", "not claimable"}:
                 return rule.finalize_refused(entry, delay_ms=DELAY, now=autumn.now)
             return rule.attempt_unknown(entry)
@@ -331,7 +330,7 @@ def test_two_that_settle_one_charge_end_at_what_its_maker_decided(cost, fates, o
         case Track(value, key):
             autumn.at(autumn.now + late_step, lambda: autumn.ask(autumn.use(value), key, their_plan.next()))
     number = 0 if entry.taken is None else max(1, entry.key_number)
-    contested = replace(entry, contested=True, doubt=Doubt.UNKNOWN, key_number=number)
+    contested = entry._replace(contested=True, doubt=Doubt.UNKNOWN, key_number=number)
     settle(autumn, contested, plan, most_steps=MOST_STEPS + 10 * before)
     autumn.pass_to(float("inf"))
 
@@ -375,9 +374,9 @@ def test_each_part_of_the_rule_is_needed(part, monkeypatch):
 
     name, broken = {
         "an attempt is not repeated under its key": ("attempt_unknown", lambda entry: entry),
-        "the log has its time": ("sealed", lambda entry, **options: replace(sealed(entry, **options), due_at=0)),
+        "the log has its time": ("sealed", lambda entry, **options: sealed(entry, **options)._replace(due_at=0)),
         "the next attempt has a key of its own": (
-            "_known", lambda entry, shown: replace(known_before(entry, shown), key_number=entry.key_number)
+            "_known", lambda entry, shown: known_before(entry, shown)._replace(key_number=entry.key_number)
         ),
         "a key in use is sealed once more": (
             "sealed_again", lambda entry, *, shown, **options: known_before(entry, shown)
@@ -391,7 +390,7 @@ def test_each_part_of_the_rule_is_needed(part, monkeypatch):
         "a hold is released only when it is there": ("next_step", without_a_look),
         "a hold that was not seen yet may still come": (
             "sealed_again",
-            lambda entry, **options: replace(sealed_again(entry, **options), held=False),
+            lambda entry, **options: sealed_again(entry, **options)._replace(held=False),
         ),
     }[part]  # fmt: skip
     monkeypatch.setattr(rule, name, broken)

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
-from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -51,7 +50,7 @@ async def outbox(open_outbox, store):
 
 def keep(outbox, entry):
     """End a charge as a call that succeeded ends it."""
-    outbox.end(replace(entry, taken=FIVE, cost=FIVE, key_number=1, doubt=Doubt.NONE), owed=False)
+    outbox.end(entry._replace(taken=FIVE, cost=FIVE, key_number=1, doubt=Doubt.NONE), owed=False)
 
 
 # Commits.
@@ -249,7 +248,7 @@ async def test_a_delivered_answer_is_not_given_back(outbox, store, memory, taken
     outbox.open(unwritten)
     keep(outbox, written)
     keep(outbox, unwritten)
-    await taken_for_dead(replace(unwritten, due_at=0))
+    await taken_for_dead(unwritten._replace(due_at=0))
     claimed = {entry.charge_id for entry in await store.claim("other", limit=9, doubtful=True, now=1, until=2)}
     assert unwritten.charge_id in claimed
     thaw()

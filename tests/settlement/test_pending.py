@@ -1,6 +1,5 @@
 """What the next commit will write, change by change."""
 
-from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -127,7 +126,7 @@ def test_the_makers_word_about_a_charge_counts(pending, when):
 
 
 def contested(entry, *, key_number):
-    return Ended(replace(entry, contested=True, doubt=Doubt.UNKNOWN, key_number=key_number), owed=True)
+    return Ended(entry._replace(contested=True, doubt=Doubt.UNKNOWN, key_number=key_number), owed=True)
 
 
 @pytest.mark.parametrize("seen", ["not written", "kept between two commits", "kept since"])

@@ -273,7 +273,7 @@ async def test_what_one_left_open_that_stopped_in_order_is_due_at_once(living, o
     await rescuer.look_round()
 
     ((state, entry),) = (await rows(living.store)).values()
-    assert (state, entry) == ("due", replace(charge, due_at=living.now()))
+    assert (state, entry) == ("due", charge._replace(due_at=living.now()))
     assert entry.doubt is Doubt.UNKNOWN
     assert finder.asked == []
     assert "stopped with 1 charges open" in caplog.text

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from dataclasses import replace
 
 import pytest
 
@@ -77,7 +76,7 @@ async def test_what_is_due_is_delivered(outbox):
 async def test_what_became_of_it_is_written(outbox, state):
     """A row that waits for its next attempt, or for a person, says why."""
     (refund,) = await put(outbox)
-    left = replace(refund, attempts=1, due_at=outbox.now() + 9, last_error="why")
+    left = refund._replace(attempts=1, due_at=outbox.now() + 9, last_error="why")
 
     async def deliver(entry):
         return Result(left, state)
@@ -93,7 +92,7 @@ async def test_draining_delivers_all_that_is_due_now(outbox, machine):
     (later,) = await put(outbox, due_at=outbox.now() + 1)
 
     async def deliver(entry):
-        return Result(replace(entry, doubt=Doubt.NONE), "due") if entry.doubt is Doubt.UNKNOWN else None
+        return Result(entry._replace(doubt=Doubt.NONE), "due") if entry.doubt is Doubt.UNKNOWN else None
 
     (unknown,) = await put(outbox, doubt=Doubt.UNKNOWN)
     deliveries = Deliveries(deliver)
@@ -311,7 +310,7 @@ async def test_stopped_in_the_middle_it_is_looked_up_later(open_outbox, machine)
     machine.advance(seconds=stopped.lease + 1)
     await Sender(next_one, deliveries.deliver).drain()
     # Claimed as one that can be sent at once, it turned out to be in doubt.
-    assert deliveries.begun == [replace(refund, doubt=Doubt.UNKNOWN)]
+    assert deliveries.begun == [refund._replace(doubt=Doubt.UNKNOWN)]
 
 
 async def test_a_sender_that_was_not_started_stops(outbox):

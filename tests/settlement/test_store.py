@@ -220,7 +220,7 @@ async def test_a_claim_lasts_as_long_as_its_lease(store):
 
     assert await claim(store, "other", now=LATER) == []
     (again,) = await store.claim("other", limit=9, doubtful=False, now=LATER + 1, until=LATER + 9)
-    assert (first.doubt, again) == (Doubt.NONE, replace(first, doubt=Doubt.UNKNOWN))
+    assert (first.doubt, again) == (Doubt.NONE, first._replace(doubt=Doubt.UNKNOWN))
     later = await store.claim("third", limit=9, doubtful=True, now=LATER + 10, until=LATER + 20)
     assert [entry.doubt for entry in later] == [Doubt.UNKNOWN, Doubt.SEALED]
 
@@ -436,7 +436,7 @@ async def test_for_people(store):
     assert [row.entry for row in await store.list("shortfall")] == [kept]
     assert not await store.retry("w-1", now=NOW)
     assert await store.retry("w-2", now=NOW)
-    assert (await rows(store))["w-2"] == ("due", replace(kept, doubt=Doubt.UNKNOWN, attempts=0, due_at=NOW))
+    assert (await rows(store))["w-2"] == ("due", kept._replace(doubt=Doubt.UNKNOWN, attempts=0, due_at=NOW))
     assert await claim(store, doubtful=True) == ["w-2"]
     assert await store.drop("w-2")
     assert not await store.drop("w-2")

@@ -199,8 +199,8 @@ def _no_key(original: Any) -> Any:
 
 def _any_sum(original: Any) -> Any:
     del original
-    return lambda one, shown: replace(
-        one, taken=one.taken or _ZERO, doubt=Doubt.NONE, held=False, key_number=one.key_number + 1
+    return lambda one, shown: one._replace(
+        taken=one.taken or _ZERO, doubt=Doubt.NONE, held=False, key_number=one.key_number + 1
     )
 
 
@@ -257,7 +257,7 @@ MUTATIONS = (
         "an unknown attempt is taken for done",
         entry,
         "attempt_unknown",
-        lambda _: lambda one: replace(one, taken=one.cost, held=False),
+        lambda _: lambda one: one._replace(taken=one.cost, held=False),
     ),
     _mutation("the key is not sealed, the log is asked at once", entry, "next_step", _no_seal),
     _mutation(
@@ -280,7 +280,7 @@ MUTATIONS = (
         "a hold that is gone needs nothing more",
         entry,
         "finalize_refused",
-        lambda _: lambda one, **_: replace(one, held=False, taken=one.cost),
+        lambda _: lambda one, **_: one._replace(held=False, taken=one.cost),
     ),
     _mutation("a charge is not journalled when it opens", outbox.Outbox, "open", _nothing),
     _mutation(

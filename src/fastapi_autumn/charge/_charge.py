@@ -3,7 +3,6 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from decimal import Decimal
 
 from fastapi_autumn import telemetry
@@ -122,7 +121,7 @@ class Charge:
             self.cost = verdict.credits
         telemetry.charges.add(1, {"outcome": _kind(verdict, self.credits)})
         if self.credits:
-            ended = replace(self._entry, cost=verdict.credits, reason=verdict.reason)
+            ended = self._entry._replace(cost=verdict.credits, reason=verdict.reason)
             if _is_running(self._loop):
                 self._end(ended)
             else:

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -123,7 +122,7 @@ class Charges:
     def paid(self, customer: Customer, model: str, earlier: PaidCharge) -> Charge:
         """Return a charge that was closed before, for a call that it has paid for."""
         entry = self._entry(customer, self.settings.feature_id, earlier.credits, None, "deduct")
-        charge = self._charge(replace(entry, charge_id=earlier.charge_id), customer, model, closed=True)
+        charge = self._charge(entry._replace(charge_id=earlier.charge_id), customer, model, closed=True)
         charge.cost = earlier.cost
         return charge
 
@@ -183,12 +182,12 @@ class Charges:
             self._end(not_taken(entry))
             raise
         except BaseException:
-            self._end(replace(entry, reason="cancelled during the check"))
+            self._end(entry._replace(reason="cancelled during the check"))
             raise
         if not result.allowed:
             self._end(not_taken(entry))
             raise _insufficient(result, model=model, price=price)
-        opened = replace(taken(entry), required=result.required_balance, **_loose_grant(result.balance))
+        opened = taken(entry)._replace(required=result.required_balance, **_loose_grant(result.balance))
         return self._charge(opened, customer, model, balance=result.balance)
 
     def _way(self, charging: Charging, customer: Customer) -> WayOfCharging:
@@ -286,7 +285,7 @@ class Charges:
     def _unverified(self, entry: Entry, customer: Customer, model: str, error: Unavailable) -> Charge:
         """Apply `on_unavailable` to a call for which Autumn gave neither a yes nor a no."""
         if self.settings.on_unavailable == "deny":
-            self._end(replace(entry, reason="no answer to the check"))
+            self._end(entry._replace(reason="no answer to the check"))
             raise error
         _log.warning("A call is served unverified: %s", error)
         return self._charge(entry, customer, model, verified=False)
@@ -294,7 +293,7 @@ class Charges:
     def _end(self, entry: Entry) -> None:
         """Have done what the end of a charge needs. Returns at once and cannot fail; the outbox sees to the rest."""
         owed = entry.doubt is not Doubt.NONE or entry.held or entry.taken != entry.cost
-        self._outbox.end(replace(entry, due_at=self._outbox.now()), owed=owed)
+        self._outbox.end(entry._replace(due_at=self._outbox.now()), owed=owed)
 
 
 def _loose_grant(balance: Balance | None) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-from dataclasses import replace
 from decimal import Decimal
 from http import HTTPStatus
 from typing import TYPE_CHECKING, assert_never
@@ -90,7 +89,7 @@ class Delivery:
         except _Short as short:
             telemetry.shortfalls.add(1)
             _log.error("Charge %s ends with a shortfall: %s", entry.charge_id, short)
-            return Result(replace(short.entry, last_error=str(short)), "shortfall")
+            return Result(short.entry._replace(last_error=str(short)), "shortfall")
         return Result(entry, None)
 
     async def knows_the_time(self) -> bool:
@@ -134,10 +133,10 @@ class Delivery:
                 may_come_at = entry.created_at + self._event_delay_ms
                 if entry.taken is None and self._now() < may_come_at:
                     # The creation and the check may both still be on their way, and a 404 seals no key.
-                    raise _Waits(replace(entry, due_at=may_come_at)) from None
+                    raise _Waits(entry._replace(due_at=may_come_at)) from None
                 if entry.taken or not entry.cost:
                     # Whatever was taken was deleted together with the customer.
-                    return replace(entry, taken=entry.cost, held=False, to_grant=Decimal(0), doubt=Doubt.NONE)
+                    return entry._replace(taken=entry.cost, held=False, to_grant=Decimal(0), doubt=Doubt.NONE)
                 # Served while Autumn could not be asked, and never heard of there.
                 await self._client.customers.get_or_create(Customer(entry.customer_id))
                 return await self._perform(step, entry)
@@ -212,7 +211,7 @@ class Delivery:
         )
         missing = _missing(result, value, entry)
         if not missing:
-            return replace(entry, taken=entry.cost)
+            return entry._replace(taken=entry.cost)
         left = rule.moved_too_little(entry, missing, dropped=_is_dropped(result, entry))
         if left.to_grant:
             return left
@@ -230,7 +229,7 @@ class Delivery:
             expires_at=entry.loose_until,
             entity_id=entry.entity_id,
         )
-        return replace(entry, to_grant=Decimal(0))
+        return entry._replace(to_grant=Decimal(0))
 
     async def _finalize(self, value: Decimal, key: str, entry: Entry) -> Entry:
         try:
@@ -246,7 +245,7 @@ class Delivery:
             # Whatever Autumn's reason: there is no hold to finalize. What has become of it is in the log.
             now = self._now()
             return self._when_due(rule.finalize_refused(entry, delay_ms=self._event_delay_ms, now=now))
-        return replace(entry, held=False, taken=value, key_number=entry.key_number + 1)
+        return entry._replace(held=False, taken=value, key_number=entry.key_number + 1)
 
     def _when_due(self, entry: Entry) -> Entry:
         if entry.due_at > self._now():
@@ -262,7 +261,7 @@ class Delivery:
         if isinstance(error, RateLimited | Overloaded):
             # Nothing was tried.
             attempts = entry.attempts
-        return replace(entry, attempts=attempts, due_at=self._now() + int(pause), last_error=str(error))
+        return entry._replace(attempts=attempts, due_at=self._now() + int(pause), last_error=str(error))
 
 
 def _is_dropped(result: TrackResult, entry: Entry) -> bool:

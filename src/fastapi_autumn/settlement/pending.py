@@ -113,4 +113,4 @@ class Pending:
 def _contested(entry: Entry) -> Entry:
     """Begin with the first key that others can have used."""
     number = 0 if entry.taken is None else max(1, entry.key_number)
-    return replace(entry, contested=True, doubt=Doubt.UNKNOWN, key_number=number)
+    return entry._replace(contested=True, doubt=Doubt.UNKNOWN, key_number=number)

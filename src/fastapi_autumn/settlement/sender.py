@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from fastapi_autumn._machine import MACHINE, Machine
 from fastapi_autumn.settlement.entry import Doubt, Entry
@@ -157,5 +157,5 @@ class Sender:
             # A defect in one delivery must not hold up the others, and may have come after the request went out.
             _log.exception("Charge %s met a defect. It is looked up and tried again later.", entry.charge_id)
             again = self._outbox.now() + _AFTER_A_DEFECT_MS
-            result = Result(replace(entry, doubt=Doubt.UNKNOWN, attempts=entry.attempts + 1, due_at=again), "due")
+            result = Result(entry._replace(doubt=Doubt.UNKNOWN, attempts=entry.attempts + 1, due_at=again), "due")
         self._outbox.delivered(result.entry, result.state)
