@@ -109,7 +109,8 @@ class Autumn:
     async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
         """Run beside the application: `FastAPI(lifespan=autumn.lifespan)`, or `async with` it inside your own.
 
-        Shutting down delivers what waits in the outbox, for at most `AUTUMN_SHUTDOWN_TIMEOUT` seconds.
+        Shutting down delivers what waits in the outbox, ends what is under way and writes what is in memory; each step
+        takes at most `AUTUMN_SHUTDOWN_TIMEOUT` seconds.
         """
         if hasattr(app, "openapi"):
             document(app)

@@ -99,9 +99,9 @@ class AutumnSettings(BaseSettings):
     outbox_url: str = Field(default="sqlite+aiosqlite:///.autumn/outbox.db", repr=False)
     """Where refunds wait until Autumn has them: SQLite, or `postgresql://` when several machines share it."""
     outbox_lease: float = Field(default=30.0, ge=0.5, le=3600)
-    """Seconds for which a worker's claim on an entry is respected, and of silence before others settle its charges."""
+    """Seconds without a commit after which a worker opens no deductions, and for which its claim on a row holds."""
     shutdown_timeout: float = Field(default=10.0, ge=0)
-    """Seconds that a shutdown spends on delivering what waits in the outbox; the rest stays for the next start."""
+    """Seconds for each of the four steps of a shutdown; what is not delivered by then stays for the next start."""
 
     @field_validator("secret_key")
     @classmethod
