@@ -4,12 +4,13 @@ A killed process runs nothing any more, no `finally` either. A paused one keeps 
 """
 
 import asyncio
+import contextvars
 from asyncio import events, futures, tasks
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from simulation.world import EPOCH_MS, World
+from simulation.world import EPOCH_MS, World, current
 
 __all__ = ["ProcessLoop", "WorldMachine", "current"]
 
@@ -17,11 +18,6 @@ _GRAIN = 1e-4
 
 
 _thread_of: Any = None
-
-
-def current() -> Any:
-    """Return the process that runs at the moment, in its event loop or in a thread of its own."""
-    return events._get_running_loop() or _thread_of
 
 
 _generators: dict[int, Any] = {}
@@ -37,6 +33,30 @@ def last_reference(generator: Any) -> None:
     loop = _generators.pop(id(generator), None)
     if loop is not None and not loop.dead:
         loop.call_soon_threadsafe(loop.create_task, generator.aclose())
+
+
+class _Handle:
+    """A callback that waits for its turn. It is what asyncio asks of one, and less to make than asyncio's own."""
+
+    __slots__ = ("args", "callback", "context", "is_cancelled", "when_due")
+
+    def __init__(self, callback: Any, args: Any, context: Any, when_due: float = 0.0) -> None:
+        self.callback = callback
+        self.args = args
+        self.context = contextvars.copy_context() if context is None else context
+        self.is_cancelled = False
+        self.when_due = when_due
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+        # As asyncio does: what nobody will run keeps nothing alive.
+        self.callback = self.args = None
+
+    def cancelled(self) -> bool:
+        return self.is_cancelled
+
+    def when(self) -> float:
+        return self.when_due
 
 
 class ProcessLoop(asyncio.AbstractEventLoop):
@@ -65,6 +85,7 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         self.frozen = False
         self.pauses: list[tuple[float, float]] = []
         self.queue: deque[Any] = deque()
+        self.is_ready = False
         self.held: list[Any] = []
         self.connections: list[Any] = []
         self._ids = 0
@@ -94,23 +115,24 @@ class ProcessLoop(asyncio.AbstractEventLoop):
 
     def admit(self, handle: Any) -> None:
         """Have a handle run soon, unless the process is killed or paused."""
-        if self.dead:
-            return
         if self.frozen:
             self.held.append(handle)
-            return
-        if not self.queue:
-            self.world.ready.append(self)
-        self.queue.append(handle)
+        elif not self.dead:
+            if not self.is_ready:
+                self.is_ready = True
+                self.world.ready.append(self)
+            self.queue.append(handle)
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
         if _thread_of is self:
             # A real loop may sleep on for a long time, and in debug mode it raises.
             self.world.errors.append(f"{self.name}: call_soon from a thread")
-        return self.call_soon_threadsafe(callback, *args, context=context)
+        handle = _Handle(callback, args, context)
+        self.admit(handle)
+        return handle
 
     def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> Any:
-        handle = events.Handle(callback, args, self, context)
+        handle = _Handle(callback, args, context)
         self.admit(handle)
         return handle
 
@@ -118,13 +140,10 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         return self.call_at(self.time() + delay, callback, *args, context=context)
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
-        handle = events.TimerHandle(when, callback, args, self, context)
-        self.world.later(self.world.now + max(0.0, when - self.time()) / self.rate, self, handle)
-        handle._scheduled = True
+        handle = _Handle(callback, args, context, when)
+        world = self.world
+        world.later(world.now + max(0.0, when - self.time()) / self.rate, self, handle)
         return handle
-
-    def _timer_handle_cancelled(self, handle: Any) -> None:
-        """Do nothing: a cancelled timer is passed over when its time comes."""
 
     def create_future(self) -> Any:
         return futures.Future(loop=self)
@@ -189,9 +208,7 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         self.dead = True
         self.killed_at = self.world.now
         self.world.keep_alive.append((list(self.queue), self.held))
-        if self.queue:
-            self.world.ready.remove(self)
-            self.queue.clear()
+        self._give_up_turn()
         for connection in self.connections:
             connection.power_off()
 
@@ -206,9 +223,13 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         self.frozen = True
         self.pauses.append((self.world.now, float("inf")))
         self.held.extend(self.queue)
-        if self.queue:
+        self._give_up_turn()
+
+    def _give_up_turn(self) -> None:
+        self.queue.clear()
+        if self.is_ready:
+            self.is_ready = False
             self.world.ready.remove(self)
-            self.queue.clear()
 
     def stood_still(self, since: float, until: float) -> float:
         """Return for how many seconds of a time it stood still."""

@@ -11,10 +11,18 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["World"]
+__all__ = ["World", "current"]
 
 EPOCH_MS = 1_800_000_000_000
 """When every world begins, in milliseconds since 1970."""
+
+
+_running: Any = None
+
+
+def current() -> Any:
+    """Return the process that runs at the moment, in its event loop or in a thread of its own."""
+    return _running
 
 
 class World:
@@ -35,10 +43,8 @@ class World:
         self.errors: list[str] = []
         self.keep_alive: list[Any] = []
         self.pending = 0
-        self._digest = hashlib.blake2b(digest_size=16)
         self._key = f"{seed}|".encode()
         self._count = 0
-        self._turn: Any = None
         self._turns = 0
         self._moments: dict[tuple[Any, ...], list[Callable[[], None]]] = {}
 
@@ -56,13 +62,8 @@ class World:
     # Story.
 
     def note(self, who: str, what: str) -> None:
-        """Add a line to the story, and to the digest by which two runs are compared."""
+        """Add a line to the story."""
         self.story.append((self.now, who, what))
-        self._digest.update(f"{self.now:.6f}|{who}|{what}\n".encode())
-
-    def digest(self) -> str:
-        """Return what is the same for two runs exactly if their stories are the same."""
-        return self._digest.hexdigest()
 
     # Time.
 
@@ -89,50 +90,58 @@ class World:
 
     def run(self, until: float, *, done: Callable[[], bool] | None = None) -> None:
         """Let time pass, at most up to `until`; `done` is asked whenever the time moves on."""
-        ready, heap, enter = self.ready, self.heap, events._set_running_loop
-        entered = None
+        global _running
+        ready, heap, pop = self.ready, self.heap, heapq.heappop
         try:
             while True:
-                if not ready:
-                    if entered is not None:
-                        entered = None
-                        enter(None)
-                    if not heap or heap[0][0] > until:
-                        self.now = max(self.now, until)
+                if ready:
+                    self._run_ready()
+                    continue
+                if _running is not None:
+                    _running = None
+                    events._set_running_loop(None)
+                if not heap or heap[0][0] > until:
+                    self.now = max(self.now, until)
+                    return
+                now = heap[0][0]
+                if now > self.now:
+                    if done is not None and done():
                         return
-                    when = heap[0][0]
-                    if when > self.now:
-                        if done is not None and done():
-                            return
-                        self.now = when
-                    while heap and heap[0][0] <= self.now:
-                        _, _, loop, handle = heapq.heappop(heap)
-                        if loop is None:
-                            self.pending -= 1
-                            handle[0](*handle[1])
-                        elif not handle._cancelled:
-                            loop.admit(handle)
-                    continue
-                if len(ready) == 1:
-                    loop = self._turn = ready[0]
-                elif self._turn in ready:
-                    # One process until it has nothing ready; which one is next is a draw.
-                    loop = self._turn
-                else:
-                    self._turns += 1
-                    loop = self._turn = ready[int(self.unit("turn", self._turns) * len(ready))]
-                handle = loop.queue.popleft()
-                if not loop.queue:
-                    ready.remove(loop)
-                if loop.dead or handle._cancelled:
-                    continue
-                if loop.frozen:
-                    loop.held.append(handle)
-                    continue
-                self.steps += 1
-                if entered is not loop:
-                    entered = loop
-                    enter(loop)
-                handle._run()
+                    self.now = now
+                while heap and heap[0][0] <= now:
+                    _, _, loop, what = pop(heap)
+                    if loop is None:
+                        self.pending -= 1
+                        what[0](*what[1])
+                    elif not what.is_cancelled:
+                        loop.admit(what)
         finally:
-            enter(None)
+            _running = None
+            events._set_running_loop(None)
+
+    def _run_ready(self) -> None:
+        """Let one process run until it has nothing ready. Which one is a draw."""
+        global _running
+        ready, place = self.ready, 0
+        if len(ready) > 1:
+            self._turns += 1
+            place = int(self.unit("turn", self._turns) * len(ready))
+        loop = ready[place]
+        queue = loop.queue
+        if _running is not loop:
+            _running = loop
+            events._set_running_loop(loop)
+        while queue:
+            handle = queue.popleft()
+            if handle.is_cancelled:
+                continue
+            self.steps += 1
+            try:
+                handle.context.run(handle.callback, *handle.args)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001 - as in asyncio
+                loop.call_exception_handler({"message": f"in {handle.callback!r}", "exception": error})
+        if loop.is_ready:
+            loop.is_ready = False
+            ready.remove(loop)
