@@ -25,6 +25,8 @@ class Reply(NamedTuple):
     status: int
     headers: dict[str, str]
     body: bytes
+    content: dict[str, Any] | None = None
+    """What the body says, where that is known without reading it."""
 
 
 class Asked(NamedTuple):

@@ -4,9 +4,10 @@ It answers the few operations that move or show credits, with the fields that th
 requests to it and to the emulator, and compares every field that it has.
 """
 
-import json
 from decimal import Decimal
 from typing import Any
+
+from pydantic_core import to_json
 
 from simulation.application import FEATURES
 from simulation.autumn import Asked, Reply, refuse
@@ -199,7 +200,7 @@ class ModelBooks:
 
 
 def _ok(answer: dict[str, Any]) -> Reply:
-    return Reply(200, _HEADERS, json.dumps(answer).encode())
+    return Reply(200, _HEADERS, to_json(answer), answer)
 
 
 def _unknown(customer: str) -> Reply:
