@@ -12,7 +12,7 @@ from typing import Any
 
 from simulation.world import EPOCH_MS, World, current
 
-__all__ = ["ProcessLoop", "WorldMachine", "current"]
+__all__ = ["ProcessLoop", "WorldMachine", "current", "first_iteration", "forget_generators", "last_reference"]
 
 _GRAIN = 1e-4
 
@@ -33,6 +33,11 @@ def last_reference(generator: Any) -> None:
     loop = _generators.pop(id(generator), None)
     if loop is not None and not loop.dead:
         loop.call_soon_threadsafe(loop.create_task, generator.aclose())
+
+
+def forget_generators() -> None:
+    """Forget those that ended: nobody says so of them."""
+    _generators.clear()
 
 
 class _Handle:

@@ -16,7 +16,7 @@ from simulation.application import PRICES, Application, Record
 from simulation.autumn import Autumn as SimulatedAutumn
 from simulation.autumn import EmulatorBooks
 from simulation.database import Database
-from simulation.loop import ProcessLoop, first_iteration, last_reference
+from simulation.loop import ProcessLoop, first_iteration, forget_generators, last_reference
 from simulation.memory import SimulatedDatabase
 from simulation.network import Network, SimulatedTransport
 from simulation.oracle import violations
@@ -475,7 +475,6 @@ class Verdict:
         self.steps = scenario.world.steps
         self.outcomes = [(record.status, record.complete_at is not None) for record in scenario.records.values()]
 
-
     @property
     def digest(self) -> str:
         """What is the same for two runs exactly if their stories are the same."""
@@ -514,6 +513,7 @@ def play(plan: Plan) -> Verdict:
         _played += 1
         # Each time, and before the hook is back: what a killed process leaves says things when it is collected.
         gc.collect()
+        forget_generators()
         if _played == 1:
             # What was imported stays, and need not be looked through each time.
             gc.freeze()
