@@ -11,7 +11,6 @@ was taken for dead, it takes a new name and has every charge checked that others
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 
@@ -22,7 +21,7 @@ from fastapi_autumn.settlement.entry import Entry
 from fastapi_autumn.settlement.pending import Pending
 from fastapi_autumn.settlement.store import Batch, Ended, State, Store, TakenForDeadError
 
-__all__ = ["Outbox"]
+__all__ = ["Outbox", "signal"]
 
 _log = logging.getLogger("fastapi_autumn.outbox")
 
@@ -185,10 +184,8 @@ class Outbox:
         backoff = 0.0
         while True:
             if not self._stopping and not self._pending:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self.lease / _BEATS_PER_LEASE):
-                        await self._wake.wait()
-            if not self._stopping:
+                await signal(self._wake, within=self.lease / _BEATS_PER_LEASE)
+            if not self._stopping and self._pending:
                 await self._gather()
             try:
                 await self._commit()
@@ -212,9 +209,7 @@ class Outbox:
 
     async def _gather(self) -> None:
         """Let a group come together: a short one if something is to be sent, or somebody waits for it."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_JOURNAL_SECONDS - _GROUP_SECONDS):
-                await self._hurry.wait()
+        await signal(self._hurry, within=_JOURNAL_SECONDS - _GROUP_SECONDS)
         await asyncio.sleep(_GROUP_SECONDS)
         self._hurry.clear()
 
@@ -263,3 +258,15 @@ class Outbox:
         self.worker_id = self._machine.new_id()
         self._beat = self._confirmed = 0
         self._alive_at = None
+
+
+async def signal(event: asyncio.Event, *, within: float) -> None:
+    """Wait until an event is set, and set it when the seconds are over.
+
+    Idle workers do this and nothing else, and a timer is a fraction of `asyncio.timeout`, which cancels and raises.
+    """
+    timer = asyncio.get_running_loop().call_later(within, event.set)
+    try:
+        await event.wait()
+    finally:
+        timer.cancel()

@@ -1,14 +1,13 @@
 """The loop that takes what is due out of the outbox and has it delivered."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from fastapi_autumn._machine import MACHINE, Machine
 from fastapi_autumn.settlement.entry import Doubt, Entry
-from fastapi_autumn.settlement.outbox import Outbox
+from fastapi_autumn.settlement.outbox import Outbox, signal
 from fastapi_autumn.settlement.store import State
 
 __all__ = ["Result", "Sender"]
@@ -89,9 +88,7 @@ class Sender:
             except Exception as error:  # noqa: BLE001 - nothing may end this loop: all that is due waits for it
                 _log.error("The outbox cannot be read (%s). Trying again.", type(error).__name__)
                 await asyncio.sleep(self._poll_seconds)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._poll_seconds):
-                    await self._outbox.has_due.wait()
+            await signal(self._outbox.has_due, within=self._poll_seconds)
 
     async def _deliver_due(self) -> None:
         async with self._round:
