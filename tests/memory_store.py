@@ -270,6 +270,8 @@ class MemoryStore:
     def _accounts(self) -> set[str]:
         """The keys of one organisation are one account."""
         mine = self.account
+        if len(self.database.accounts) < 2:
+            return {mine.key_digest}
         same = {mine.key_digest}
         known = self.database.accounts.get(mine.key_digest)
         if known is not None and known.organisation is not None:

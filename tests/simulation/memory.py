@@ -179,7 +179,7 @@ class SimulatedStore(MemoryStore):
 
     async def claim(self, worker_id: str, *, limit: int, **how: Any) -> Any:
         # Rows that another transaction looks at are skipped, so a claim may see any part of what is due.
-        if self._world_database.draw() < 0.1:
+        if self._world_database.content.charges and self._world_database.draw() < 0.1:
             limit = max(1, limit // 8)
         return await super().claim(worker_id, limit=limit, **how)
 

@@ -6,6 +6,7 @@ arrive later, and what is sent twice is worked on twice.
 """
 
 import contextvars
+import functools
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -96,6 +97,12 @@ class SimulatedTransport:
         """Do nothing."""
 
 
+@functools.lru_cache(maxsize=10_000)
+def _date(second: int) -> str:
+    """Return what Autumn's clock says in a second of a world, as HTTP has it. All worlds begin at the same time."""
+    return formatdate(EPOCH_MS // 1000 + second, usegmt=True)
+
+
 def _give_up(future: Any, path: str) -> None:
     if not future.done():
         future.set_exception(NoAnswer(path, "no answer in time", timed_out=True))
@@ -129,7 +136,6 @@ class Network:
                 self._timed.append(fault)
         self._seen: Counter[Any] = Counter()
         self._sent = 0
-        self._date = (-1, "")
 
     def send(
         self,
@@ -163,16 +169,9 @@ class Network:
         if fault is not None:
             world.happened[f"{kind}: {what}"] += 1
             self.troubles.append(world.now)
-        world.note(loop.name, f"-> {_shown(request, kind, call)}{f'   [{what}]' if what else ''}")
+        world.note(loop.name, _sent, request, kind, call, what)
         world.moment("sent", kind, call)
         _Packet(self, self.autumns[organisation], loop, future, request, kind, call, fault, number).leave()
-
-    def date(self) -> str:
-        """Return what Autumn's clock says, as HTTP has it. It is the same for a second."""
-        second = int(self.world.now)
-        if self._date[0] != second:
-            self._date = (second, formatdate(EPOCH_MS // 1000 + second, usegmt=True))
-        return self._date[1]
 
     def at(self, delay: float, do: Any, *args: Any) -> None:
         """Have something happen on the way, and know that it is still to come."""
@@ -226,12 +225,16 @@ class _Packet:
         self.call = call
         self.fault = fault or {}
         self.number = number[1:]
+        # One draw decides both ways.
+        way = self.world.unit("way", *self.number)
+        self._there = 0.001 + 0.019 * way
+        self._back = 0.001 + 0.019 * (way * 4096 % 1)
 
     def draw(self, low: float, high: float, what: str) -> float:
         return self.world.uniform(low, high, what, *self.number)
 
     def leave(self) -> None:
-        what, wait = self.fault.get("fault"), self.draw(0.001, 0.02, "there")
+        what, wait = self.fault.get("fault"), self._there
         if what == "late":
             wait += self.fault["d"]
         elif what == "again":
@@ -298,7 +301,7 @@ class _Packet:
 
     def _work(self) -> Reply:
         reply = self.autumn.handle(self.request)
-        self.world.note(self.autumn.name, f"{_shown(self.request, self.kind, self.call)} = {_outcome(reply)}")
+        self.world.note(self.autumn.name, _worked, self.request, self.kind, self.call, reply)
         self.world.moment("worked", self.kind, self.call)
         return reply
 
@@ -331,18 +334,18 @@ class _Packet:
         return Reply(status, {"content-type": "text/html"}, b"<html><body>The edge speaks.</body></html>")
 
     def reply(self, reply: Reply) -> None:
-        self.network.at(self.draw(0.001, 0.02, "back"), self._delivered, reply)
+        self.network.at(self._back, self._delivered, reply)
 
     def _delivered(self, reply: Reply) -> None:
         if self.loop.dead or self.future.done():
             return
         if self.fault:
             self.world.note(self.loop.name, f"<- {self.kind} {_call(self.call)} {reply.status}")
-        self.future.set_result(Answer(reply.status, {**reply.headers, "date": self.network.date()}, reply.body))
+        self.future.set_result(Answer(reply.status, {**reply.headers, "date": _date(int(self.world.now))}, reply.body))
         self.world.moment("answered", self.kind, self.call)
 
     def fail(self, error: Exception) -> None:
-        self.network.at(self.draw(0.001, 0.02, "back"), self._failed, error)
+        self.network.at(self._back, self._failed, error)
 
     def _failed(self, error: Exception) -> None:
         if not self.loop.dead and not self.future.done():
@@ -361,6 +364,14 @@ def _queued(request: Asked) -> Reply:
 
 def _call(call: int | None) -> str:
     return "" if call is None else f"#{call}"
+
+
+def _sent(request: Asked, kind: str, call: int | None, fault: str) -> str:
+    return f"-> {_shown(request, kind, call)}{f'   [{fault}]' if fault else ''}"
+
+
+def _worked(request: Asked, kind: str, call: int | None, reply: Reply) -> str:
+    return f"{_shown(request, kind, call)} = {_outcome(reply)}"
 
 
 def _shown(request: Asked, kind: str, call: int | None) -> str:

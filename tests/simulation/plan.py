@@ -272,7 +272,7 @@ def _jobs(draw: random.Random, plan: Plan, span: float) -> None:
     _deaths(draw, plan, span)
     lives, gap = draw.choice([20.0, 50.0, 100.0]), draw.choice([5.0, 300.0])
     if plan["layer"] == "lean":
-        lives, gap = 20.0, 600.0
+        lives, gap = 20.0, 1500.0
     # Who never lives long enough to watch another worker's silence believes it after an hour and a bit.
     plan["jobs"] = {"lives": lives, "gap": gap, "count": int(6000 / (lives + gap)) + 5}
 

@@ -1,5 +1,6 @@
 """One scenario: a plan is played, then everything is left alone until nothing is left to do, then the oracle looks."""
 
+import functools
 import gc
 import hashlib
 import logging
@@ -469,11 +470,17 @@ class Verdict:
 
     def __init__(self, scenario: Scenario, found: list[str]) -> None:
         self.found = found
-        self.story = scenario.world.story
+        # Not the world: what its processes left goes with it.
+        self._notes = scenario.world.notes
         self.happened = scenario.world.happened
         self.seconds = scenario.world.now
         self.steps = scenario.world.steps
         self.outcomes = [(record.status, record.complete_at is not None) for record in scenario.records.values()]
+
+    @functools.cached_property
+    def story(self) -> list[tuple[float, str, str]]:
+        """What happened, line by line: when, who, what."""
+        return [(at, who, what if isinstance(what, str) else what(*about)) for at, who, what, about in self._notes]
 
     @property
     def digest(self) -> str:

@@ -11,7 +11,10 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["World", "current"]
+__all__ = ["Note", "World", "current"]
+
+Note = tuple[float, str, str | Callable[..., str], tuple[Any, ...]]
+"""A line of a story: when, who, and what happened, or what says so if it is asked about something."""
 
 EPOCH_MS = 1_800_000_000_000
 """When every world begins, in milliseconds since 1970."""
@@ -38,7 +41,7 @@ class World:
         self.steps = 0
         self.heap: list[Any] = []
         self.ready: list[Any] = []
-        self.story: list[tuple[float, str, str]] = []
+        self.notes: list[Note] = []
         self.happened: Counter[str] = Counter()
         self.errors: list[str] = []
         self.keep_alive: list[Any] = []
@@ -61,9 +64,9 @@ class World:
 
     # Story.
 
-    def note(self, who: str, what: str) -> None:
-        """Add a line to the story."""
-        self.story.append((self.now, who, what))
+    def note(self, who: str, what: str | Callable[..., str], *about: Any) -> None:
+        """Add a line to the story: a text, or what makes one of `about` should anybody want to read it."""
+        self.notes.append((self.now, who, what, about))
 
     # Time.
 
