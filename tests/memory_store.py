@@ -156,6 +156,9 @@ class MemoryStore:
             and charge.lease_until < now
             and (charge.entry.doubt is not Doubt.NONE) is doubtful
         ]
+        if not found:
+            await self.after("claim")
+            return []
         found.sort(key=lambda charge: (charge.entry.due_at, charge.entry.charge_id))
         if doubtful:
             found = _in_turn(found)

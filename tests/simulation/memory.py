@@ -36,6 +36,8 @@ class Trouble:
 
     def is_in(self, fault: str, loop: Any) -> dict[str, Any] | None:
         """Return the weather of this kind around a process, if there is any."""
+        if not self.weather:
+            return None
         now = self.world.now
         for window in self.weather:
             if (
@@ -48,6 +50,8 @@ class Trouble:
 
     def take(self, loop: Any) -> str | None:
         """Return what is to happen to this commit."""
+        if not self._faults:
+            return None
         for place, fault in enumerate(self._faults):
             if fault["at"] <= self.world.now and fault.get("worker") in (None, loop.worker):
                 return self._faults.pop(place)["fault"]

@@ -277,8 +277,6 @@ class Scenario:
             self.database.arm_restore(plan["restore"]["at"], plan["restore"]["age"])
         seams.poll_every(1.0 if plan.get("layer", "full") == "full" else 8.0)
         world.run(plan["end"])
-        # Nobody waits any more for what the sender finds by looking, so it may look less often.
-        seams.poll_every(15.0)
         self._rest()
 
     def _arm(self, fault: dict[str, Any], place: int) -> None:
@@ -319,6 +317,7 @@ class Scenario:
             world.at(0.0, worker.start)
         # The longest pauses between attempts are over by then.
         world.run(max(world.now, last_fault_ends(self.plan) + 12.0))
+        seams.slow_down()
         if "jobs" in self.plan:
             self._rest_with_jobs(**self.plan["jobs"])
         quiet, collections, plan_end = 0, 1, world.now

@@ -6,12 +6,12 @@ from typing import Any
 from anyio._backends import _asyncio as anyio_asyncio
 
 from fastapi_autumn import Autumn
-from fastapi_autumn.settlement import sender
+from fastapi_autumn.settlement import outbox, rescue, sender
 from fastapi_autumn.settlement.sql import SqlStore
 from simulation.loop import WorldMachine, current
 from simulation.memory import SimulatedStore
 
-__all__ = ["EmulatorMachine", "SimulatedAutumn", "enter", "poll_every"]
+__all__ = ["EmulatorMachine", "SimulatedAutumn", "enter", "leave", "poll_every", "slow_down"]
 
 
 class SimulatedAutumn(Autumn):
@@ -73,6 +73,7 @@ _senders: list[Any] = []
 _poll_seconds = 1.0
 _start = sender.Sender.start
 _run_sync_in_worker_thread = vars(anyio_asyncio.AsyncIOBackend)["run_sync_in_worker_thread"]
+_often = (outbox._BEATS_PER_LEASE, rescue._ROUNDS_PER_LEASE)
 
 
 def _start_and_remember(self: Any) -> None:
@@ -91,6 +92,7 @@ def enter() -> None:
 def leave() -> None:
     """Give the package back what it had, or whatever else runs in this process polls and threads as a scenario does."""
     sender.Sender.start = _start
+    outbox._BEATS_PER_LEASE, rescue._ROUNDS_PER_LEASE = _often
     anyio_asyncio.AsyncIOBackend.run_sync_in_worker_thread = _run_sync_in_worker_thread
 
 
@@ -100,3 +102,9 @@ def poll_every(seconds: float) -> None:
     _poll_seconds = seconds
     for one in _senders:
         one._poll_seconds = seconds
+
+
+def slow_down() -> None:
+    """Have the workers look round and show life less often, but still often enough: nothing happens any more."""
+    poll_every(15.0)
+    outbox._BEATS_PER_LEASE, rescue._ROUNDS_PER_LEASE = 2.5, 1.5  # type: ignore[assignment]
