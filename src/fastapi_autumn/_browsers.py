@@ -14,7 +14,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ._refusals import refusal
 
-__all__ = ["EmulatorPages", "not_from_a_form", "safe_url"]
+__all__ = ["EmulatorPages", "is_emulators_page", "not_from_a_form", "safe_url"]
+
+_PAGES = ("checkout", "portal")
 
 
 async def not_from_a_form(request: Request) -> None:
@@ -78,6 +80,12 @@ class _EmulatorPage:
         await self._emulator()({**scope, "root_path": "", "path": path}, receive, send)
 
 
+def is_emulators_page(path: str) -> bool:
+    """Tell whether a path is one of those that `EmulatorPages` serves, below whatever prefix."""
+    _, found, rest = path.partition("-emulator/")
+    return bool(found) and rest.partition("/")[0] in _PAGES
+
+
 class EmulatorPages:
     """Where the emulator's pages are: beside the billing routes, because a browser comes to them without a header."""
 
@@ -88,7 +96,7 @@ class EmulatorPages:
 
     def add_to(self, router: APIRouter, emulator: Callable[[], ASGIApp]) -> None:
         """Serve them."""
-        for page in ("checkout", "portal"):
+        for page in _PAGES:
             # Starlette takes anything that is not a function for an ASGI app; its annotation knows functions only.
             pages: Any = _EmulatorPage(emulator, page)
             router.add_route(

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from fastapi_autumn._attempts import finish
+from fastapi_autumn._browsers import is_emulators_page
 from fastapi_autumn._identity import customer_from, from_request_user
 from fastapi_autumn._openapi import document
 from fastapi_autumn._refusals import answer, body_too_large, not_authenticated, on_a_websocket
@@ -107,7 +108,7 @@ class AutumnMiddleware:
         """Return the longest prefix that covers the path; None if no prefix does, or somebody else's longer one."""
         path = get_route_path(scope)
         prefix = _longest(self._prefixes, path)
-        if prefix is None or _longest(self._open_prefixes, path) is not None:
+        if prefix is None or _longest(self._open_prefixes, path) is not None or self._is_emulators_page(path):
             return None
         full = scope.get("root_path", "") + prefix
         outer = request_state(scope)
@@ -172,13 +173,13 @@ class AutumnMiddleware:
             return None
         found = self._identify(connection)
         customer = customer_from(await found if inspect.isawaitable(found) else found)
-        if customer is None and not self._is_emulators_page(connection.scope["path"]):
+        if customer is None:
             raise not_authenticated()
         return customer
 
     def _is_emulators_page(self, path: str) -> bool:
         """Tell whether a browser opens a page of the emulator in this process, which it does without credentials."""
-        return self._autumn.settings.emulator and any(f"/emulator/{page}/" in path for page in ("checkout", "portal"))
+        return self._autumn.settings.emulator and is_emulators_page(path)
 
     async def _ensure(self, runtime: Runtime, customer: Customer) -> None:
         try:
