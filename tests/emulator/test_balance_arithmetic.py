@@ -81,6 +81,13 @@ def test_overflow_goes_past_zero_in_the_first_balance():
     assert [slot.balance for slot in slots] == [-5, 0]
 
 
+def test_overflow_keeps_to_a_limit_on_spending():
+    """With a limit of 4 on what is owed, an overflowing use of 25 takes 14 of 10, and the limit on usage none of it."""
+    slots = ordered(held())
+    limits = Limits(spend={"credits": Decimal(4)}, windows=[window(2)])
+    assert moved(deduct(slots, Decimal(25), costs=ONE, limits=limits, behavior="overflow")) == [("a", 10), ("a", 4)]
+
+
 def test_overage_is_used_after_everything_that_is_paid_for():
     """A usage-based balance goes below zero only once the top-up is empty."""
     slots = ordered(held("pro", price=USAGE_BASED, interval="month", next_reset_at=1), held("top-up", add_on=True))
@@ -192,6 +199,14 @@ def test_rollovers_are_used_first():
     entitlement = held(rollovers=[Rollover("r1", Decimal(3), Decimal(0), 0), Rollover("r2", Decimal(2), Decimal(0), 9)])
     moves = deduct(ordered(entitlement), Decimal(6), costs=ONE)
     assert [(move.rollover_id, move.credits) for move in moves] == [("r2", 2), ("r1", 3), (None, 1)]
+
+
+def test_what_entities_hold_does_not_touch_what_others_rolled_over():
+    """Where a balance per entity pays first, rollovers of the customer's own balance are left where they are."""
+    own = held("own", rollovers=[Rollover("r", Decimal(7), Decimal(0), 9)])
+    shared = held("shared", entity_feature_id="seats", entities={"e": Decimal(10)})
+    slots = in_order(slots_of([own, shared], "e"), credit_systems=frozenset(), entity_id="e")
+    assert moved(deduct(slots, Decimal(12), costs=ONE)) == [("shared", 10), ("own", 2)]
 
 
 def test_a_reset_grants_anew_and_rolls_over_up_to_the_maximum():

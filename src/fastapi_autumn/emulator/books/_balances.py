@@ -101,6 +101,11 @@ def is_allowed(
     return room is None or available(mine) + room >= required
 
 
+def used_of(slots: Iterable[Slot]) -> Decimal:
+    """Add up what was used of balances, rollovers aside; negative where more is left than was granted."""
+    return sum((slot.entitlement.allotted - slot.balance for slot in slots), ZERO)
+
+
 def available(slots: Iterable[Slot]) -> Decimal:
     """Add up what is left above zero, rollovers included."""
     total = ZERO
@@ -200,6 +205,29 @@ def set_total(slots: Sequence[Slot], total: Decimal, costs: Mapping[str, Decimal
     return deduct(slots, sum((slot.balance for slot in slots), ZERO) - total, costs=costs, behavior="set")
 
 
+def set_used(slots: Sequence[Slot], used: Decimal, costs: Mapping[str, Decimal]) -> list[Move]:
+    """Make the balances show that so much was used of them, in the same way."""
+    return set_total(slots, sum((slot.entitlement.allotted for slot in slots), ZERO) - used, costs)
+
+
+def recalculate(slots: Sequence[Slot]) -> None:
+    """Let what is left of some balances pay for what others owe, as if everything were used again in their order.
+
+    Nothing happens unless there is both. What no balance covers is owed by the first that is paid for afterwards, or
+    else by the first of all. Corrections of a grant by hand are forgotten, and rollovers are left alone.
+    """
+    finite = [slot for slot in slots if not slot.entitlement.unlimited]
+    if not any(slot.balance < 0 for slot in finite) or not any(slot.balance > 0 for slot in finite):
+        return
+    left = used_of(finite)
+    for slot in finite:
+        slot.entitlement.adjustment = ZERO
+        taken = min(slot.entitlement.granted, max(ZERO, left))
+        slot.add(slot.entitlement.granted - taken - slot.balance)
+        left -= taken
+    next((slot for slot in finite if slot.entitlement.is_usage_based and left > 0), finite[0]).add(-left)
+
+
 def reset_if_due(entitlement: Entitlement, now: int, new_id: str) -> bool:
     """Start the next period if it has begun: grant anew, and roll over what was left where the plan says so."""
     entitlement.rollovers = [left for left in entitlement.rollovers if not 0 < left.expires_at <= now]
@@ -247,7 +275,12 @@ class _Payment:
         self._bounded = behavior in ("cap", "reject")
 
     def take_rollovers(self, slots: Sequence[Slot]) -> None:
-        """Take from what was rolled over, what expires first first. Limits on a balance do not count it."""
+        """Take from what was rolled over, what expires first first. Limits on a balance do not count it.
+
+        Where a balance that is kept per entity pays first, what others rolled over is not looked at.
+        """
+        if slots[0].entitlement.entity_feature_id is not None:
+            return
         held = [(slot, left) for slot in slots for left in slot.entitlement.rollovers]
         for slot, rollover in sorted(held, key=lambda pair: pair[1].expires_at or float("inf")):
             credits_ = self._credits(slot, rollover.balance, of_rollover=True)
@@ -266,12 +299,14 @@ class _Payment:
         """Take past zero where that is allowed, or give back up to what was granted."""
         held = slot.entitlement
         if self.left <= 0:
-            self.move(slot, max(ZERO, held.granted + held.adjustment - slot.balance) if self._bounded else None)
-            return
-        if not self._bounded:
-            self.move(slot, None)
+            self.move(slot, max(ZERO, held.allotted - slot.balance) if self._bounded else None)
             return
         mine = [other for other in slots if other.entitlement.feature_id == held.feature_id]
+        if not self._bounded:
+            # Whoever says that use may overflow still keeps to a limit on what is spent. A correction does not.
+            limited = self._behavior == "overflow" and held.feature_id in self._limits.spend
+            self.move(slot, self._spendable(held.feature_id, mine) if limited else None)
+            return
         control = self._limits.overage_allowed.get(held.feature_id)
         owes_freely = bool(control) and not any(other.entitlement.is_usage_based for other in mine)
         if held.feature_id in self._limits.allocated and held.price is None:
@@ -281,10 +316,13 @@ class _Payment:
             return
         most: Decimal | None = None
         if held.feature_id in self._limits.spend:
-            most = max(ZERO, self._limits.spend[held.feature_id] - _owed(mine))
+            most = self._spendable(held.feature_id, mine)
         elif held.is_usage_based and held.max_purchase is not None:
             most = max(ZERO, slot.balance + held.max_purchase)
         self.move(slot, most)
+
+    def _spendable(self, feature_id: str, slots: Iterable[Slot]) -> Decimal:
+        return max(ZERO, self._limits.spend[feature_id] - _owed(slots))
 
     def move(self, slot: Slot, most: Decimal | None) -> None:
         """Take up to `most` credits from a slot, or give up to `most` back (None: as many as it takes)."""

@@ -70,6 +70,11 @@ class Entitlement:
         return self.included + self.prepaid
 
     @property
+    def allotted(self) -> Decimal:
+        """What was granted for this period, a correction by hand counted in."""
+        return self.granted + self.adjustment
+
+    @property
     def is_spent(self) -> bool:
         """Whether Autumn forgets it: it came with no plan and is used up, whether or not it would be filled again."""
         return self.product_id is None and self.balance == 0 and not self.unlimited and not self.boolean

@@ -301,7 +301,7 @@ def _breakdown(slots: list[Slot]) -> list[tuple[Document, Decimal, Decimal]]:
     for mine in by_entitlement.values():
         held, times = mine[0].entitlement, sum(slot.entity_id != "" for slot in mine)
         left = sum((slot.balance for slot in mine), ZERO)
-        granted = (held.granted + held.adjustment) * times
+        granted = held.allotted * times
         shown: dict[str, Any] = {
             "id": held.id,
             "plan_id": held.plan_id,

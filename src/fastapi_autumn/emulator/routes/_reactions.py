@@ -64,7 +64,7 @@ def _level(customer: Customer, feature_id: str, entity_id: str | None) -> Level:
     slots = slots_of(customer.metered([feature_id]), entity_id)
     rollovers = [left for slot in slots for left in slot.entitlement.rollovers]
     kept = sum((left.balance for left in rollovers), ZERO)
-    granted = sum((slot.entitlement.granted + slot.entitlement.adjustment for slot in slots), ZERO)
+    granted = sum((slot.entitlement.allotted for slot in slots), ZERO)
     return Level(
         granted + sum((left.balance + left.used for left in rollovers), ZERO),
         sum((slot.balance for slot in slots), ZERO) + kept,

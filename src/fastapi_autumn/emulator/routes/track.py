@@ -9,7 +9,7 @@ from typing import Any, cast
 from fastapi_autumn.emulator._document import Document
 from fastapi_autumn.emulator._errors import ApiError, duplicate_idempotency_key, invalid_inputs, invalid_request
 from fastapi_autumn.emulator.books import _tokens
-from fastapi_autumn.emulator.books._balances import InsufficientBalance, OverageBehavior, set_total
+from fastapi_autumn.emulator.books._balances import InsufficientBalance, OverageBehavior, set_used
 from fastapi_autumn.emulator.books._clock import DAY
 from fastapi_autumn.emulator.books._customer import Customer
 from fastapi_autumn.emulator.books._entitlements import ZERO, number
@@ -103,7 +103,7 @@ def set_usage(call: Call) -> Any:
     call.catalog.feature(feature_id)
     meter = Meter.of(call, customer, feature_id)
     own = [slot for slot in meter.slots() if slot.entitlement.feature_id == feature_id]
-    set_total(own, sum((slot.entitlement.granted for slot in own), ZERO) - units_of(value), meter.costs)
+    set_used(own, units_of(value), meter.costs)
     save(call, customer)
     return {"success": True}
 
