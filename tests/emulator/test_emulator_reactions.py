@@ -34,6 +34,82 @@ async def test_an_alert_is_told_once_per_crossing(autumn, emulator):
     assert emulator.messages == [{"type": "balances.usage_alert_triggered", "data": data}] * 2
 
 
+async def test_every_alert_on_a_feature_is_told(autumn, emulator):
+    """Two thresholds that one use crosses are two messages, and an alert that names no feature is about every one."""
+    half = {"feature_id": "credits", "threshold": 50, "threshold_type": "usage_percentage", "name": "half"}
+    any_ = {"threshold": 12, "threshold_type": "remaining", "name": "few"}
+    await controls(autumn, usage_alerts=[half, any_])
+    await use(autumn, 40)
+    assert [message["data"]["usage_alert"]["name"] for message in emulator.messages] == ["half", "few"]
+
+
+async def test_an_entity_s_alert_is_about_the_entity(autumn, emulator):
+    """A use by an entity crosses its own threshold and the customer's, told with the entity and without."""
+    entity = {"customer_id": "ann", "entity_id": "e1"}
+    await autumn.ok("entities.create", **entity, feature_id="seats", name="E")
+    alert = {"feature_id": "credits", "threshold": 10, "threshold_type": "usage"}
+    await autumn.ok("entities.update", **entity, billing_controls={"usage_alerts": [alert | {"name": "theirs"}]})
+    await controls(autumn, usage_alerts=[alert | {"name": "all"}])
+    await use(autumn, 15, entity_id="e1")
+    told = [(message["data"].get("entity_id"), message["data"]["usage_alert"]["name"]) for message in emulator.messages]
+    assert told == [(None, "all"), ("e1", "theirs")]
+
+
+async def test_the_last_credit_is_told(autumn, emulator):
+    """What the plan includes is used up: once, and again only after there was something to use again."""
+    for units in (49, 1, 5, -10, 10):
+        await use(autumn, units)
+    data = {"customer_id": "ann", "feature_id": "credits", "limit_type": "included"}
+    assert emulator.messages == [{"type": "balances.limit_reached", "data": data}] * 2
+
+
+@pytest.mark.parametrize(
+    ("limits", "limit_type"),
+    [
+        ({"spend_limits": [{"feature_id": "credits", "enabled": True, "overage_limit": 5}]}, "spend_limit"),
+        ({"usage_limits": [{"feature_id": "credits", "limit": 30, "interval": "day"}]}, "usage_limit"),
+        ({"overage_allowed": [{"feature_id": "credits", "enabled": False}]}, "included"),
+    ],
+)
+async def test_the_limit_that_ends_the_use_is_told(autumn, emulator, limits, limit_type):
+    """With overage, it is the customer's own limit that ends the use: on spending, on usage, or on overage at all."""
+    await autumn.ok("billing.attach", customer_id="ann", plan_id="pro", no_billing_changes=True)
+    await controls(autumn, **limits)
+    await use(autumn, 4000)
+    assert [message["data"]["limit_type"] for message in emulator.messages] == [limit_type]
+
+
+async def test_a_limit_with_a_filter_is_told_with_it(autumn, emulator):
+    """A limit on what one model uses names the model, and not by another model's use."""
+    limit = {"feature_id": "credits", "limit": 5, "interval": "day", "filter": {"properties": {"model": "large"}}}
+    await controls(autumn, usage_limits=[limit])
+    await use(autumn, 5, properties={"model": "small"})
+    assert emulator.messages == []
+    await use(autumn, 5, properties={"model": "large"})
+    data = {"customer_id": "ann", "feature_id": "credits", "limit_type": "usage_limit", "filter": limit["filter"]}
+    assert emulator.messages == [{"type": "balances.limit_reached", "data": data}]
+
+
+async def test_a_hold_and_its_confirmation_tell_too(autumn, emulator):
+    """A hold of all credits reaches the limit; released, and confirmed with more than it held, it is reached again."""
+    hold = {"customer_id": "ann", "feature_id": "usage"}
+    await autumn.ok("balances.check", **hold, required_balance=50, lock={"enabled": True, "lock_id": "a"})
+    await autumn.ok("balances.finalize", lock_id="a", action="release")
+    await autumn.ok("balances.check", **hold, required_balance=20, lock={"enabled": True, "lock_id": "b"})
+    await autumn.ok("balances.finalize", lock_id="b", action="confirm", override_value=50)
+    assert [message["type"] for message in emulator.messages] == ["balances.limit_reached"] * 2
+
+
+async def test_to_look_is_enough_to_buy(autumn, emulator):
+    """A check that takes nothing finds the balance low, answers with it, and sets a top-up off."""
+    await with_card(autumn)
+    await use(autumn, 545)
+    await controls(autumn, auto_topups=[TOP_UP])
+    assert await autumn.remaining() == 5
+    assert [message["type"] for message in emulator.messages] == ["billing.auto_topup_succeeded"]
+    assert await autumn.remaining() == 505
+
+
 async def test_what_runs_low_is_bought_again(autumn, emulator, time):
     """Down to the threshold: another 500, told with what is there now; not twice within half a minute."""
     await with_card(autumn)

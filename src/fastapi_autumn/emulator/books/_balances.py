@@ -28,6 +28,9 @@ OverageBehavior: TypeAlias = Literal["cap", "reject", "overflow", "set"]
 """What happens to what no balance covers: left out, refused with all the rest, or owed. `set` is a correction by hand,
 which knows no bounds at all."""
 
+LimitType: TypeAlias = Literal["included", "max_purchase", "spend_limit", "usage_limit"]
+"""What ends the use of a feature, in the words of `balances.limit_reached`."""
+
 _NO_LIMITS = Limits()
 # The order of intervals by length; what never resets is used up last.
 _LENGTH = {"minute": 1, "hour": 60, "day": 1_440, "week": 10_080, "month": 43_200, "quarter": 129_600,
@@ -64,20 +67,20 @@ def in_order(slots: Iterable[Slot], *, credit_systems: frozenset[str], entity_id
     return sorted(slots, key=key)
 
 
-def overage_left(slots: Sequence[Slot], feature_id: str, limits: Limits) -> Decimal | None:
-    """Return how far usage of a feature may still go past zero; None for without limit."""
+def overage_left(slots: Sequence[Slot], feature_id: str, limits: Limits) -> tuple[Decimal | None, LimitType]:
+    """Return how far usage of a feature may still go past zero (None: without limit), and what ends it there."""
     if limits.overage_allowed.get(feature_id) is False:
-        return ZERO
+        return ZERO, "included"
     mine = [slot for slot in slots if slot.entitlement.feature_id == feature_id]
     usage_based = [slot.entitlement for slot in mine if slot.entitlement.is_usage_based]
     if not usage_based and not limits.overage_allowed.get(feature_id):
-        return ZERO
+        return ZERO, "included"
     if feature_id in limits.spend:
-        return max(ZERO, limits.spend[feature_id] - _owed(mine))
+        return max(ZERO, limits.spend[feature_id] - _owed(mine)), "spend_limit"
     limits_ = [held.max_purchase for held in usage_based]
     if not usage_based or None in limits_:
-        return None
-    return max(ZERO, sum((most for most in limits_ if most is not None), ZERO) - _owed(mine))
+        return None, "max_purchase"
+    return max(ZERO, sum((most for most in limits_ if most is not None), ZERO) - _owed(mine)), "max_purchase"
 
 
 def is_allowed(
@@ -87,18 +90,25 @@ def is_allowed(
 
     `cost` is what one unit of the feature that is used costs there: limits on that feature count its units.
     """
-    mine = [slot for slot in slots if slot.entitlement.feature_id == feature_id]
-    if not mine:
+    if not any(slot.entitlement.feature_id == feature_id for slot in slots):
         return False
+    return limit_reached(slots, feature_id, required, limits, cost) is None
+
+
+def limit_reached(
+    slots: Sequence[Slot], feature_id: str, required: Decimal, limits: Limits, cost: Decimal = Decimal(1)
+) -> LimitType | None:
+    """Say what denies a use that a balance does not cover; None if it does."""
+    mine = [slot for slot in slots if slot.entitlement.feature_id == feature_id]
     if required < 0 or any(slot.entitlement.unlimited for slot in mine):
-        return True
+        return None
     for window in limits.windows:
         if not window.of_balance and required > window.left * cost:
-            return False
+            return "usage_limit"
         if window.of_balance and window.feature_id == feature_id and required > window.left:
-            return False
-    room = overage_left(slots, feature_id, limits)
-    return room is None or available(mine) + room >= required
+            return "usage_limit"
+    room, reason = overage_left(slots, feature_id, limits)
+    return None if room is None or available(mine) + room >= required else reason
 
 
 def used_of(slots: Iterable[Slot]) -> Decimal:

@@ -6,7 +6,7 @@ plans limit the same feature, the tightest limit counts. Usage limits with diffe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -14,7 +14,7 @@ from fastapi_autumn.emulator._document import Document
 from fastapi_autumn.emulator.books._catalog import Catalog
 from fastapi_autumn.emulator.books._clock import calendar_start, window_start
 from fastapi_autumn.emulator.books._customer import Customer
-from fastapi_autumn.emulator.books._entitlements import ZERO, Entitlement, Limits, Move, Window, amount
+from fastapi_autumn.emulator.books._entitlements import ZERO, Limits, Move, Window, amount, number
 
 
 def limits(
@@ -37,19 +37,20 @@ def limits(
         for item in in_force(customer, catalog, "overage_allowed", key, entity_id):
             overage[key] = item["enabled"]
         for item in in_force(customer, catalog, "spend_limits", key, entity_id):
-            if item["enabled"] and "overage_limit" in item:
-                spend[key] = _spend_limit(customer, item)
+            limit = _spend_limit(customer, item)
+            if item["enabled"] and limit is not None:
+                spend[key] = limit
         for item in in_force(customer, catalog, "usage_limits", key, entity_id):
             if item["enabled"] and _fits(item, properties):
                 period = _period(customer, catalog, item, now)
                 left = max(ZERO, amount(item["limit"]) - window_usage(customer, catalog, item, now))
-                windows.append(Window(_window_key(item), key, key in catalog.credit_systems, period, left))
+                windows.append(Window(window_key(item), key, key in catalog.credit_systems, period, left))
     return Limits(overage, spend, windows, allocated)
 
 
 def window_usage(customer: Customer, catalog: Catalog, limit: Document, now: int) -> Decimal:
     """Return what was used of a feature since the window of a usage limit began."""
-    window = customer.windows.get(_window_key(limit))
+    window = customer.windows.get(window_key(limit))
     if window is None or window["period"] != _period(customer, catalog, limit, now):
         return ZERO
     return amount(window["used"])
@@ -109,12 +110,31 @@ def in_force(customer: Customer, catalog: Catalog, kind: str, feature_id: str, e
     for controls in _of_plans(customer, catalog):
         for item in controls.get(kind) or ():
             key = _filter_key(item)
-            if item.get("feature_id") == feature_id and (key not in of_plans or _TIGHTER[kind](item, of_plans[key])):
+            counts = item.get("feature_id") == feature_id
+            if counts and (key not in of_plans or _is_tighter(customer, kind, item, of_plans[key])):
                 of_plans[key] = item
     return [*found.values(), *(item for key, item in of_plans.items() if key not in found)]
 
 
-def _window_key(limit: Document) -> str:
+def alerts(customer: Customer, catalog: Catalog, feature_id: str, entity_id: str | None) -> list[Document]:
+    """List the usage alerts on a feature, of an entity, or else of the customer and their plans: all of them count.
+
+    One that names no feature is about every one.
+    """
+    if entity_id is not None:
+        sources = [customer.entity(entity_id).get("billing_controls") or {}]
+    else:
+        sources = [customer.billing_controls, *_of_plans(customer, catalog)]
+    return [
+        alert
+        for controls in sources
+        for alert in controls.get("usage_alerts") or ()
+        if alert["enabled"] and alert.get("feature_id") in (None, feature_id)
+    ]
+
+
+def window_key(limit: Document) -> str:
+    """Name the counter of a usage limit: one for each feature, filter and entity."""
     return f"{limit['feature_id']}|{_filter_key(limit)}|{limit.get('entity_id', '')}"
 
 
@@ -131,8 +151,10 @@ def _fits(limit: Document, properties: Document | None) -> bool:
 
 
 def text_of(value: object) -> str:
-    """Write a property as it is compared: true and false as in JSON."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    """Write a property as it is compared: true and false as in JSON, and 1.0 as the 1 that it is there."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(number(value) if isinstance(value, float) else value)
 
 
 def _period(customer: Customer, catalog: Catalog, limit: Document, now: int) -> str:
@@ -166,26 +188,46 @@ def _add_to_window(customer: Customer, window: Window, units: Decimal) -> None:
 
 
 def _of_plans(customer: Customer, catalog: Catalog) -> Iterable[Document]:
-    for attached in customer.plans:
+    active = [attached for attached in customer.plans if attached.status == "active"]
+    for attached in sorted(active, key=lambda attached: -attached.started_at):
         for plan in catalog.versions.get(attached.plan_id, []):
             if plan["version"] == attached.version and plan["billing_controls"]:
                 yield plan["billing_controls"]
 
 
 _DAYS = {"day": 1, "week": 7, "month": 30, "year": 365}
-_TIGHTER: dict[str, Callable[[Document, Document], bool]] = {
-    "overage_allowed": lambda one, other: other["enabled"] and not one["enabled"],
-    "spend_limits": lambda one, other: one.get("overage_limit", 0) < other.get("overage_limit", 0),
-    "usage_limits": lambda one, other: (
-        one["limit"] / _DAYS[one["interval"]] < other["limit"] / _DAYS[other["interval"]]
-    ),
-}
 
 
-def _spend_limit(customer: Customer, item: Document) -> Decimal:
-    """Return how much overage a limit allows; a percentage is one of what the main plans grant."""
+def _is_tighter(customer: Customer, kind: str, one: Document, other: Document) -> bool:
+    """Compare what two plans say: one that is switched on counts before one that is not, then the lower limit.
+
+    What is no limit is the newest plan's.
+    """
+    if kind == "auto_topups":
+        return False
+    if kind == "overage_allowed":
+        return bool(other["enabled"] and not one["enabled"])
+    if one["enabled"] != other["enabled"]:
+        return bool(one["enabled"])
+    if kind == "usage_limits":
+        return bool(one["limit"] / _DAYS[one["interval"]] < other["limit"] / _DAYS[other["interval"]])
+    endless = Decimal("Infinity")
+    limits = [_spend_limit(customer, item) for item in (one, other)]
+    mine, theirs = (endless if limit is None else limit for limit in limits)
+    return mine < theirs
+
+
+def _spend_limit(customer: Customer, item: Document) -> Decimal | None:
+    """Return how much overage a limit allows; a percentage is one of what the main plans include, if they do."""
+    if item.get("overage_limit") is None:
+        return None
     limit = amount(item["overage_limit"])
     if item.get("limit_type") != "usage_percentage":
         return limit
-    main: list[Entitlement] = [held for held in customer.metered([item["feature_id"]]) if not held.add_on]
-    return sum((held.granted for held in main if held.product_id is not None), ZERO) * limit / 100
+    once = {plan.id for plan in customer.plans if plan.one_off}
+    included = [
+        held.included
+        for held in customer.metered([item["feature_id"]])
+        if held.product_id is not None and not held.add_on and held.product_id not in once
+    ]
+    return sum(included, ZERO) * limit / 100 if any(included) else None

@@ -1,91 +1,147 @@
-"""What a use sets off besides: usage alerts, and automatic top-ups.
+"""What a use sets off besides: usage alerts, limits that were reached, and automatic top-ups.
 
-Both are told to webhooks, which the emulator does not call: it keeps what it would send (`Emulator.messages`).
+All are told to webhooks, which the emulator does not call: it keeps what it would send (`Emulator.messages`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from fastapi_autumn.emulator._document import Document
 from fastapi_autumn.emulator.books import _controls
+from fastapi_autumn.emulator.books._balances import LimitType, available, limit_reached
 from fastapi_autumn.emulator.books._clock import SECOND, add_interval, calendar_start
 from fastapi_autumn.emulator.books._customer import Customer
-from fastapi_autumn.emulator.books._entitlements import ZERO, Entitlement, amount, number, slots_of
+from fastapi_autumn.emulator.books._entitlements import ZERO, Entitlement, Limits, Move, amount, number, slots_of
 from fastapi_autumn.emulator.http._call import Call
+from fastapi_autumn.emulator.routes._metering import Meter
 
 _COOLDOWN = 30 * SECOND
 _HUNDRED = Decimal(100)
+# Whether anything at all can be used is asked with less than anybody uses.
+_NEXT_TO_NOTHING = Decimal("1e-7")
 
 
 @dataclass(slots=True, frozen=True)
-class Level:
-    """How much of a feature is granted and left, at one moment."""
+class _Level:
+    """How much of a feature is granted and left at one moment: `left` less what is owed, `remaining` not."""
 
     granted: Decimal
     left: Decimal
+    remaining: Decimal
 
-    def measure(self, kind: str) -> Decimal:
-        """Say how much is used or left, in units or in per cent of what is granted."""
-        value = self.left if kind.startswith("remaining") else self.granted - self.left
+    @classmethod
+    def of(cls, customer: Customer, feature_id: str, entity_id: str | None) -> _Level:
+        slots = slots_of(customer.metered([feature_id]), entity_id)
+        rollovers = [left for slot in slots for left in slot.entitlement.rollovers]
+        granted = sum((slot.entitlement.allotted for slot in slots), ZERO)
+        granted += sum((left.balance + left.used for left in rollovers), ZERO)
+        left = sum((slot.balance for slot in slots), ZERO) + sum((left.balance for left in rollovers), ZERO)
+        return cls(granted, left, available(slots))
+
+    def measure(self, kind: str) -> Decimal | None:
+        """Say how much is used or remains, in units or in per cent of what is granted; None for parts of nothing."""
+        value = self.remaining if kind.startswith("remaining") else self.granted - self.left
         if not kind.endswith("percentage"):
             return value
-        return value * _HUNDRED / self.granted if self.granted else ZERO
+        return value * _HUNDRED / self.granted if self.granted > 0 else None
 
 
-def levels(call: Call, customer: Customer, feature_ids: Iterable[str], entity_id: str | None) -> dict[str, Level]:
-    """Look at the features that an alert or a top-up is about; for nearly every customer at none."""
-    kinds = ("usage_alerts", "auto_topups")
-    return {
-        key: _level(customer, key, entity_id)
-        for key in feature_ids
-        if any(_controls.in_force(customer, call.catalog, kind, key, entity_id) for kind in kinds)
-    }
+@dataclass(slots=True, frozen=True)
+class Watch:
+    """What was there before a use, to compare with what is there afterwards."""
+
+    meter: Meter
+    levels: dict[tuple[str, str | None], _Level]
+    usable: frozenset[str]
+    """The features of which something could be used."""
+
+    @classmethod
+    def of(cls, meter: Meter) -> Watch:
+        """Look at all balances that may pay. Levels are looked at where an alert or a top-up is set: hardly ever."""
+        call, customer = meter.call, meter.customer
+        levels = {
+            (key, scope): _Level.of(customer, key, scope)
+            for key in meter.costs
+            for scope in dict.fromkeys((None, meter.entity_id))
+            if _controls.alerts(customer, call.catalog, key, scope) or (scope is None and _top_up_of(meter, key))
+        }
+        return cls(meter, levels, frozenset(key for key in meter.costs if _limit(meter, key) is None))
+
+    def react(self, moves: Sequence[Move]) -> bool:
+        """Tell what was crossed or reached, and buy what runs low; True if the customer has more now."""
+        call, customer = self.meter.call, self.meter.customer
+        for (key, scope), earlier in self.levels.items():
+            now = _Level.of(customer, key, scope)
+            for alert in _controls.alerts(customer, call.catalog, key, scope):
+                if _crossed(alert, earlier, now):
+                    said = {name: alert[name] for name in ("name", "threshold", "threshold_type") if name in alert}
+                    self._tell("balances.usage_alert_triggered", key, scope, {"usage_alert": said})
+        owners = {held.id: held.feature_id for held in customer.entitlements}
+        for key in dict.fromkeys(owners[move.entitlement_id] for move in moves):
+            limit = _limit(self.meter, key)
+            if key in self.usable and limit is not None:
+                told = {"limit_type": limit} | _filter(self.meter, key, limit)
+                self._tell("balances.limit_reached", key, self.meter.entity_id, told)
+        bought = [buy_what_runs_low(self.meter, key) for key, scope in self.levels if scope is None]
+        return any(bought)
+
+    def _tell(self, kind: str, feature_id: str, entity_id: str | None, told: Document) -> None:
+        data: Document = {"customer_id": self.meter.customer.id, "feature_id": feature_id}
+        self.meter.call.store.put_message(kind, data | ({"entity_id": entity_id} if entity_id else {}) | told)
 
 
-def react(call: Call, customer: Customer, before: dict[str, Level], entity_id: str | None) -> bool:
-    """Tell alerts whose threshold was crossed, and buy what runs low; True if the customer has more now."""
-    bought = False
-    for key, earlier in before.items():
-        now = _level(customer, key, entity_id)
-        for alert in _controls.in_force(customer, call.catalog, "usage_alerts", key, entity_id):
-            if alert["enabled"] and _crossed(alert, earlier, now):
-                _tell_alert(call, customer, key, entity_id, alert)
-        for top_up in _controls.in_force(customer, call.catalog, "auto_topups", key, None):
-            if top_up["enabled"] and now.left <= amount(top_up["threshold"]):
-                bought |= _top_up(call, customer, key, top_up)
-    return bought
+def runs_low(meter: Meter, feature_id: str) -> bool:
+    """Tell whether a top-up is set for a feature, and what is left is down to its threshold."""
+    control = _top_up_of(meter, feature_id)
+    return control is not None and _Level.of(meter.customer, feature_id, None).left <= amount(control["threshold"])
 
 
-def _level(customer: Customer, feature_id: str, entity_id: str | None) -> Level:
-    slots = slots_of(customer.metered([feature_id]), entity_id)
-    rollovers = [left for slot in slots for left in slot.entitlement.rollovers]
-    kept = sum((left.balance for left in rollovers), ZERO)
-    granted = sum((slot.entitlement.allotted for slot in slots), ZERO)
-    return Level(
-        granted + sum((left.balance + left.used for left in rollovers), ZERO),
-        sum((slot.balance for slot in slots), ZERO) + kept,
-    )
+def buy_what_runs_low(meter: Meter, feature_id: str) -> bool:
+    """Buy a feature once more if it runs low; True if the customer has more now."""
+    control = _top_up_of(meter, feature_id)
+    return control is not None and runs_low(meter, feature_id) and _top_up(meter, feature_id, control)
 
 
-def _crossed(alert: Document, before: Level, after: Level) -> bool:
+def _top_up_of(meter: Meter, feature_id: str) -> Document | None:
+    """Find the top-up that is set for a feature, if it is switched on."""
+    found = _controls.in_force(meter.customer, meter.call.catalog, "auto_topups", feature_id, None)
+    return next((control for control in found if control["enabled"]), None)
+
+
+def _limit(meter: Meter, feature_id: str) -> LimitType | None:
+    """Say what ends the use of a balance now. Limits on other features than its own are not looked at."""
+    limits = meter.limits
+    if limits.windows:
+        mine = [window for window in limits.windows if window.feature_id == feature_id]
+        limits = Limits(limits.overage_allowed, limits.spend, mine, limits.allocated)
+    return limit_reached(meter.slots(), feature_id, _NEXT_TO_NOTHING, limits)
+
+
+def _filter(meter: Meter, feature_id: str, limit: LimitType) -> Document:
+    """Name the filter of the usage limit that was reached, if it has one."""
+    if limit != "usage_limit":
+        return {}
+    reached = {window.key for window in meter.limits.windows if window.feature_id == feature_id and window.left == 0}
+    items = _controls.in_force(meter.customer, meter.call.catalog, "usage_limits", feature_id, meter.entity_id)
+    found = [item for item in items if _controls.window_key(item) in reached and item.get("filter")]
+    return {"filter": found[0]["filter"]} if found else {}
+
+
+def _crossed(alert: Document, before: _Level, after: _Level) -> bool:
     kind, threshold = alert["threshold_type"], amount(alert["threshold"])
-    if kind.startswith("remaining"):
-        return before.measure(kind) > threshold >= after.measure(kind)
-    return before.measure(kind) < threshold <= after.measure(kind)
+    earlier, now = before.measure(kind), after.measure(kind)
+    if earlier is None or now is None:
+        return False
+    return earlier > threshold >= now if kind.startswith("remaining") else earlier < threshold <= now
 
 
-def _tell_alert(call: Call, customer: Customer, feature_id: str, entity_id: str | None, alert: Document) -> None:
-    said = {key: alert[key] for key in ("name", "threshold", "threshold_type") if key in alert}
-    data = {"customer_id": customer.id, "feature_id": feature_id, "usage_alert": said}
-    call.store.put_message("balances.usage_alert_triggered", data | ({"entity_id": entity_id} if entity_id else {}))
-
-
-def _top_up(call: Call, customer: Customer, feature_id: str, control: Document) -> bool:
+def _top_up(meter: Meter, feature_id: str, control: Document) -> bool:
     """Buy one more time what was bought once in advance, with the card that the customer left."""
+    call, customer = meter.call, meter.customer
     held = _bought_once(customer, feature_id)
     if held is None or not call.store.claim(
         "topup", f"{customer.number}:{feature_id}", now=call.now, until=call.now + _COOLDOWN
@@ -100,7 +156,7 @@ def _top_up(call: Call, customer: Customer, feature_id: str, control: Document) 
         call.store.put_message("billing.auto_topup_failed", data, occurred_at=call.now)
         return False
     _pay_down(customer, feature_id, quantity, held)
-    after = _level(customer, feature_id, None).left
+    after = _Level.of(customer, feature_id, None).left
     invoice: Document = {"stripe_id": call.store.new_id("in"), "status": "paid", "total": _price(held, quantity)}
     invoice |= {"currency": "usd", "hosted_invoice_url": None}
     data = told | {"quantity_granted": control["quantity"], "balance_after": number(after)}

@@ -15,8 +15,17 @@ from fastapi_autumn.emulator.catalog._preview import preview
 from fastapi_autumn.emulator.http import _shapes
 from fastapi_autumn.emulator.http._call import Call, Operation, parse_object
 from fastapi_autumn.emulator.http._validation import Fields
-from fastapi_autumn.emulator.routes import _reactions, locks
-from fastapi_autumn.emulator.routes._metering import Meter, customer_or_new, record_event, rounded_input, save, units_of
+from fastapi_autumn.emulator.routes import locks
+from fastapi_autumn.emulator.routes._metering import (
+    Meter,
+    customer_of,
+    customer_or_new,
+    record_event,
+    rounded_input,
+    save,
+    units_of,
+)
+from fastapi_autumn.emulator.routes._reactions import Watch, buy_what_runs_low, runs_low
 
 
 @dataclass(slots=True)
@@ -112,12 +121,20 @@ def _check_flag(request: _Check, customer: Customer) -> Document:
 
 def _check_only(meter: Meter, request: _Check) -> Document:
     shown = meter.evaluated(request.units)
-    return _answer(
+    answer = _answer(
         request,
         allowed=meter.allows(shown, request.units),
         required=meter.in_shown_units(shown, request.units),
         balance=meter.balance(shown, expand="balance.feature" in request.expand),
     )
+    if runs_low(meter, shown):
+        # To look is enough for an automatic top-up, and the answer is the one from before it.
+        call = meter.call
+        with call.store.transaction():
+            newest = customer_of(call, request.customer_id)
+            buy_what_runs_low(Meter.of(call, newest, shown), shown)
+            save(call, newest)
+    return answer
 
 
 def _check_and_take(meter: Meter, feature: Document, request: _Check) -> Document:
@@ -129,7 +146,7 @@ def _check_and_take(meter: Meter, feature: Document, request: _Check) -> Documen
     if not slots and request.units > 0:
         # Nobody could pay, so nothing is converted either: the amount comes back as it was sent.
         return _answer(request, allowed=False, required=number(rounded_input(request.units)), balance=None)
-    watched = _reactions.levels(call, customer, meter.costs, request.entity_id)
+    watch = Watch.of(meter)
     try:
         moves = meter.move(request.units, "reject")
     except InsufficientBalance:
@@ -161,7 +178,7 @@ def _check_and_take(meter: Meter, feature: Document, request: _Check) -> Documen
         balance=meter.balance(meter.moved(moves), expand="balance.feature" in request.expand),
     )
     balances = meter.balances()
-    if _reactions.react(call, customer, watched, request.entity_id):
+    if watch.react(moves):
         save(call, customer)
     return answer if balances is None else answer | {"balances": balances}
 

@@ -17,6 +17,7 @@ from fastapi_autumn.emulator.http import _customers
 from fastapi_autumn.emulator.http._call import Call, Operation
 from fastapi_autumn.emulator.http._validation import Fields
 from fastapi_autumn.emulator.routes._metering import Meter, record_event, save
+from fastapi_autumn.emulator.routes._reactions import Watch
 
 
 @dataclass(slots=True, frozen=True)
@@ -127,6 +128,7 @@ def _close(
     _lifecycle.catch_up(call.catalog, customer, call.now)
     properties = receipt["properties"] if properties is None else properties
     meter = Meter.of(call, customer, receipt["feature_id"], receipt["entity_id"], properties)
+    watch = Watch.of(meter)
     moved = meter.settle(moves, final)
     record_event(
         call,
@@ -137,6 +139,7 @@ def _close(
         properties=properties,
         entity_id=receipt["entity_id"],
     )
+    watch.react(moved)
     save(call, customer)
 
 

@@ -12,11 +12,11 @@ from fastapi_autumn.emulator.books import _tokens
 from fastapi_autumn.emulator.books._balances import InsufficientBalance, OverageBehavior, set_used
 from fastapi_autumn.emulator.books._clock import DAY
 from fastapi_autumn.emulator.books._customer import Customer
-from fastapi_autumn.emulator.books._entitlements import ZERO, number
+from fastapi_autumn.emulator.books._entitlements import ZERO, Move, number
 from fastapi_autumn.emulator.http import _shapes
 from fastapi_autumn.emulator.http._call import NEWEST, Answer, Call, Operation
 from fastapi_autumn.emulator.http._validation import Fields, many
-from fastapi_autumn.emulator.routes import _reactions, locks
+from fastapi_autumn.emulator.routes import locks
 from fastapi_autumn.emulator.routes._metering import (
     OVERAGE_BEHAVIORS,
     Meter,
@@ -26,6 +26,7 @@ from fastapi_autumn.emulator.routes._metering import (
     save,
     units_of,
 )
+from fastapi_autumn.emulator.routes._reactions import Watch
 
 _BATCH = 1_000
 
@@ -156,12 +157,12 @@ def _take(
     deductions: list[Document] = []
     shown: Document = {}
     balances: Document = {}
-    watched: dict[str, _reactions.Level] = {}
+    watched: list[tuple[Watch, list[Move]]] = []
     for feature_id in features:
         meter = Meter.of(call, customer, feature_id, request.entity_id, request.properties)
         if request.lock is not None and not call.catalog.features[feature_id]["consumable"]:
             raise invalid_request("Lock is not supported for allocated features")
-        watched |= _reactions.levels(call, customer, meter.costs, request.entity_id)
+        watch = Watch.of(meter)
         try:
             moves = meter.move(request.value or zero_takes, request.behavior)
         except InsufficientBalance:
@@ -169,6 +170,7 @@ def _take(
             raise ApiError(
                 400, "insufficient_balance", f"Insufficient balance to deduct {text} from feature {feature_id}"
             ) from None
+        watched.append((watch, moves))
         if request.lock is not None and moves:
             locks.refuse_taken(call, request.lock)
             locks.keep(meter, request.lock, moves, request.properties)
@@ -181,7 +183,8 @@ def _take(
         shown |= {key: meter.balance(key)}
         balances |= meter.balances() or ({feature_id: meter.balance(feature_id)} if len(features) > 1 else {})
         deductions += _shapes.deductions(customer, moves)
-    _reactions.react(call, customer, watched, request.entity_id)
+    for watch, moves in watched:
+        watch.react(moves)
     save(call, customer)
     found = [balance for balance in shown.values() if balance is not None]
     balance = found[0] if len(found) == 1 else None
