@@ -115,6 +115,185 @@ async def test_cancelling_now_brings_the_automatic_plan_back(autumn):
     assert await autumn.remaining() == 50
 
 
+async def add_plan(autumn, plan_id, amount, interval="month", **more):
+    await autumn.ok(
+        "plans.create", plan_id=plan_id, name=plan_id.title(), price={"amount": amount, "interval": interval}, **more
+    )
+
+
+async def attach(autumn, plan_id, **more):
+    return await autumn.ok("billing.attach", customer_id="ann", plan_id=plan_id, no_billing_changes=True, **more)
+
+
+async def update(autumn, plan_id, **more):
+    body = {"customer_id": "ann", "plan_id": plan_id, "no_billing_changes": True} | more
+    return await autumn.call("billing.update", **body)
+
+
+@pytest.mark.parametrize(
+    ("amount", "interval", "status"),
+    [(19, "month", "scheduled"), (20, "month", "active"), (100, "year", "active"), (5, "week", "active")],
+)
+async def test_what_is_cheaper_by_the_month_waits(autumn, amount, interval, status):
+    """From $20 a month: $19 waits, as much does not, nor does a longer commitment, nor $5 a week."""
+    await add_plan(autumn, "base", 20, group="main")
+    await add_plan(autumn, "other", amount, interval, group="main")
+    await attach(autumn, "base")
+    await attach(autumn, "other")
+    assert (await plans(autumn))["other"]["status"] == status
+
+
+async def test_what_use_costs_makes_no_plan_dearer(autumn):
+    """Pro costs $20 and $1 by use: going to a plan of $20 is no downgrade."""
+    await add_plan(autumn, "flat", 20, group="main")
+    await attach(autumn, "pro")
+    await attach(autumn, "flat")
+    assert {key: plan["status"] for key, plan in (await plans(autumn)).items()} == {"flat": "active"}
+
+
+async def test_a_plan_that_is_ending_is_still_attached(autumn):
+    """To attach it again is refused: taking the cancellation back is another operation."""
+    await attach(autumn, "pro")
+    assert (await update(autumn, "pro", cancel_action="cancel_end_of_cycle")).is_success
+    again = await autumn.call("billing.attach", customer_id="ann", plan_id="pro", no_billing_changes=True)
+    assert (again.status_code, again.json()["code"]) == (409, "plan_already_attached")
+
+
+async def test_cancelling_forgets_what_was_scheduled(autumn, emulator):
+    """A downgrade from team to pro is scheduled; team, cancelled at once, is followed by the free plan."""
+    await add_plan(autumn, "team", 50, group="main")
+    await attach(autumn, "team")
+    await attach(autumn, "pro")
+    assert (await update(autumn, "team", cancel_action="cancel_immediately")).is_success
+    assert {key: plan["status"] for key, plan in (await plans(autumn)).items()} == {"free": "active"}
+
+
+async def test_cancelling_what_is_scheduled_lets_the_current_plan_go_on(autumn):
+    """Team was to end for pro; when pro is cancelled before it starts, team does not end."""
+    await add_plan(autumn, "team", 50, group="main")
+    await attach(autumn, "team")
+    await attach(autumn, "pro")
+    assert (await plans(autumn))["team"]["expires_at"] is not None
+    assert (await update(autumn, "pro", cancel_action="cancel_immediately")).is_success
+    (left,) = (await plans(autumn)).values()
+    assert (left["plan_id"], left["canceled_at"], left["expires_at"]) == ("team", None, None)
+
+
+async def test_the_end_of_an_add_on_starts_nothing(autumn, emulator):
+    """An add-on in the same group that ends does not bring what waits for the main plan."""
+    await add_plan(autumn, "team", 50, group="main")
+    await add_plan(autumn, "extra", 1, "week", group="main", add_on=True)
+    for plan_id in ("team", "extra", "pro"):
+        await attach(autumn, plan_id)
+    assert (await update(autumn, "extra", cancel_action="cancel_end_of_cycle")).is_success
+    emulator.clock.advance(days=8)
+    assert {key: plan["status"] for key, plan in (await plans(autumn)).items()} == {
+        "team": "active",
+        "pro": "scheduled",
+    }
+
+
+@pytest.mark.parametrize(
+    ("plan_id", "change", "said"),
+    [
+        ("free", {"cancel_action": "cancel_end_of_cycle"}, "Free products do not have billing cycles"),
+        ("top_up", {"cancel_action": "cancel_end_of_cycle"}, "One-off products do not have billing cycles"),
+        ("flat", {"cancel_action": "uncancel"}, "Cannot uncancel a subscription that is scheduled"),
+        ("flat", {"no_billing_changes": False}, "is scheduled and cannot be updated"),
+        ("pro", {"feature_quantities": [{"feature_id": "credits", "quantity": 5}]}, "no prepaid price"),
+        ("top_up", {"feature_quantities": [{"feature_id": "credits", "quantity": 999}]}, "one-off prepaid quantity"),
+    ],
+)
+async def test_changes_that_a_plan_does_not_have_are_refused(autumn, plan_id, change, said):
+    """What is free or bought once has no cycle, what is scheduled no cancellation, and what is not sold no quantity."""
+    if plan_id != "free":
+        await add_plan(autumn, "flat", 1, group="main")
+        await attach(autumn, "pro")
+        await attach(autumn, "flat")
+        await attach(autumn, "top_up", feature_quantities=[{"feature_id": "credits", "quantity": 500}])
+    answer = await update(autumn, plan_id, **change)
+    assert answer.status_code == 400
+    assert said in answer.json()["message"]
+
+
+async def test_a_plan_of_an_entity_is_its_own(autumn):
+    """An entity's plan is updated with the entity named, and without it the customer's."""
+    entity = {"customer_id": "ann", "entity_id": "e1"}
+    await autumn.ok("entities.create", **entity, feature_id="seats", name="E")
+    await attach(autumn, "pro", entity_id="e1")
+    assert (await update(autumn, "pro", cancel_action="cancel_immediately")).status_code == 404
+    assert (await update(autumn, "pro", cancel_action="cancel_immediately", entity_id="e1")).is_success
+    shown = await autumn.ok("entities.get", **entity)
+    assert [plan["plan_id"] for plan in shown["subscriptions"]] == ["free"]
+
+
+async def test_without_a_name_the_paid_plan_is_meant(autumn):
+    """Of free, pro and a top-up an update that names none changes pro."""
+    await attach(autumn, "top_up", feature_quantities=[{"feature_id": "credits", "quantity": 500}])
+    await attach(autumn, "pro")
+    await autumn.ok("billing.update", customer_id="ann", cancel_action="cancel_immediately")
+    assert list(await plans(autumn)) == ["free"]
+
+
+async def test_what_is_bought_once_beside_a_subscription_is_bought_again(autumn):
+    """A plan that sells credits once besides: each quantity that is asked for comes on top, in whole packs."""
+    pack = {"amount": 5, "billing_units": 100, "interval": "one_off", "billing_method": "prepaid"}
+    await add_plan(autumn, "mixed", 30, group="main", items=[{"feature_id": "credits", "price": pack}])
+    await attach(autumn, "mixed", feature_quantities=[{"feature_id": "credits", "quantity": 100}])
+    assert await autumn.remaining() == 100
+    for _ in range(2):
+        assert (
+            await update(autumn, "mixed", feature_quantities=[{"feature_id": "credits", "quantity": 150}])
+        ).is_success
+    assert await autumn.remaining() == 500
+
+
+async def test_a_trial_is_given_once(autumn, emulator):
+    """Who comes back to a plan after its trial pays from the first day, and is shown as having tried it."""
+    trial = {"duration_type": "day", "duration_length": 7, "card_required": False}
+    await add_plan(autumn, "try", 10, group="main", free_trial=trial)
+    await attach(autumn, "try")
+    emulator.clock.advance(days=8)
+    assert list(await plans(autumn)) == ["free"]
+    assert (await autumn.ok("billing.attach", customer_id="ann", plan_id="try"))["payment_url"] is not None
+    await attach(autumn, "try")
+    assert (await plans(autumn))["try"]["trial_ends_at"] is None
+    shown = await autumn.ok("customers.get", customer_id="ann", expand=["trials_used"])
+    assert shown["trials_used"] == [{"plan_id": "try", "customer_id": "ann", "fingerprint": None}]
+
+
+BUNDLE = [{"plan_id": "pro"}, {"plan_id": "top_up", "feature_quantities": [{"feature_id": "credits", "quantity": 500}]}]
+
+
+async def test_several_plans_are_bought_on_one_page(autumn):
+    """The page names both plans, the preview their sum; confirmed, both are there."""
+    shown = await autumn.ok("billing.preview_multi_attach", customer_id="ann", plans=BUNDLE)
+    assert (shown["total"], [change["plan_id"] for change in shown["incoming"]]) == (25, ["pro", "top_up"])
+    url = (await autumn.ok("billing.multi_attach", customer_id="ann", plans=BUNDLE))["payment_url"]
+    page = (await autumn.get(url)).text
+    assert "Pro" in page
+    assert "Top-up" in page
+    assert list(await plans(autumn)) == ["free"]
+    await autumn.post(f"{url}/confirm")
+    assert list(await plans(autumn)) == ["pro"]
+    assert await autumn.remaining() == 2500
+
+
+async def test_several_plans_may_replace_one(autumn):
+    """Two plans that would each replace another are refused, and so are two that sell the same in advance."""
+    await add_plan(autumn, "flat", 9, group="main")
+    twice = await autumn.call(
+        "billing.multi_attach", customer_id="ann", plans=[{"plan_id": "pro"}, {"plan_id": "flat"}]
+    )
+    assert twice.status_code == 400
+    item = {"feature_id": "credits", "price": {"amount": 1, "billing_units": 1, "interval": "month"}}
+    item["price"]["billing_method"] = "prepaid"
+    await add_plan(autumn, "packs", 9, add_on=True, items=[item])
+    same = await autumn.call("billing.multi_attach", customer_id="ann", plans=[{"plan_id": "packs"}, *BUNDLE])
+    assert "does not support the same prepaid feature" in same.json()["message"]
+    assert list(await plans(autumn)) == ["free"]
+
+
 async def test_seats_that_are_taken_stay_taken(autumn):
     """Use of what is not consumed is carried over to the next plan."""
     await buy(autumn, plan_id="pro")
@@ -169,7 +348,7 @@ async def test_a_prepaid_quantity_can_be_changed(autumn):
     assert (shown["included_grant"], shown["prepaid_grant"], shown["remaining"]) == (10, 30, 28)
 
 
-@pytest.mark.parametrize("operation", ["invoices.list", "billing.multi_attach", "licenses.attach", "keys.mint"])
+@pytest.mark.parametrize("operation", ["invoices.list", "billing.preview_update", "licenses.attach", "keys.mint"])
 async def test_what_is_left_out_says_so(autumn, operation):
     """A 501 names what the emulator does not have."""
     answer = await autumn.call(operation)

@@ -42,14 +42,15 @@ from fastapi_autumn.emulator.routes import (
     organization,
     pages,
     plans,
+    previews,
     signin,
     track,
 )
 
 _ROUTES: dict[tuple[str, str], Operation] = {}
 for _module in (
-    customers, check, track, locks, balances, events, entities, features, plans, catalog, billing, organization,
-    signin, pages, control,
+    customers, check, track, locks, balances, events, entities, features, plans, catalog, billing, previews,
+    organization, signin, pages, control,
 ):  # fmt: skip
     _ROUTES.update(_module.ROUTES)
 _PATTERNS = [

@@ -47,6 +47,32 @@ class Catalog:
                 return plan
         raise not_found("product", plan_id)
 
+    def is_upgrade(self, before: Document, after: Document) -> bool:
+        """Whether going from one plan to another takes effect at once; otherwise it waits for the end of the cycle.
+
+        It does unless it is cheaper by the month. What is paid for after its use counts for nothing, and who commits
+        for longer, or pays only for use, always upgrades.
+        """
+        if is_free(before) or is_free(after):
+            return is_free(before)
+        earlier, later = _prices(before), _prices(after)
+        if is_one_off(before) or is_one_off(after) or not any(map(self._is_fixed, earlier + later)):
+            return True
+        if max(map(_months, later)) > max(map(_months, earlier)):
+            return True
+        return self._monthly(earlier) <= self._monthly(later)
+
+    def _is_fixed(self, price: Document) -> bool:
+        feature_id = price.get("feature_id")
+        return price.get("billing_method") != "usage_based" or not self.features[feature_id]["consumable"]
+
+    def _monthly(self, prices: Iterable[Document]) -> Decimal:
+        total = Decimal(0)
+        for price in filter(self._is_fixed, prices):
+            first = (price.get("tiers") or [price])[0]
+            total += amount(first.get("amount") or 0) / (_months(price) or 1)
+        return total
+
     def sorted_plans(self) -> list[Document]:
         """List the newest versions as Autumn does: by group, plans before add-ons, by price, the newest first."""
         return sorted(
@@ -55,8 +81,28 @@ class Catalog:
         )
 
 
+_MONTHS = {
+    "week": Decimal("0.25"),
+    "month": Decimal(1),
+    "quarter": Decimal(3),
+    "semi_annual": Decimal(6),
+    "year": Decimal(12),
+}
+
+
+def _prices(plan: Document) -> list[Document]:
+    """List the price of a plan, and those of its items with the feature that they are for."""
+    of_items = [item["price"] | {"feature_id": item["feature_id"]} for item in plan["items"] if item["price"]]
+    return [plan["price"], *of_items] if plan["price"] else of_items
+
+
+def _months(price: Document) -> Decimal:
+    """Say how many months a price is for; 0 for what is paid once."""
+    return _MONTHS.get(price["interval"], Decimal(0)) * (price.get("interval_count") or 1)
+
+
 def total_price(plan: Document) -> float:
-    """Add up a plan's prices, the way Autumn compares plans."""
+    """Add up a plan's prices, as plans are sorted by them."""
     total: float = plan["price"]["amount"] if plan["price"] else 0
     for item in plan["items"]:
         if item["price"]:
@@ -72,6 +118,4 @@ def is_free(plan: Document) -> bool:
 
 def is_one_off(plan: Document) -> bool:
     """Whether a plan is bought once, such as a top-up, and not subscribed to."""
-    prices = [plan["price"], *(item["price"] for item in plan["items"])]
-    intervals = {price["interval"] for price in prices if price}
-    return intervals == {"one_off"}
+    return {price["interval"] for price in _prices(plan)} == {"one_off"}

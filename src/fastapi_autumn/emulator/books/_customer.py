@@ -37,6 +37,11 @@ class AttachedPlan:
     entity_id: str | None = None
     quantities: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_main(self) -> bool:
+        """Whether it is the one plan of its group: no add-on, and not bought once."""
+        return not self.add_on and not self.one_off
+
 
 @dataclass(slots=True)
 class Customer:
@@ -58,6 +63,8 @@ class Customer:
     entities: list[Document] = field(default_factory=list)
     windows: Document = field(default_factory=dict)
     has_card: bool = False
+    trials: list[str] = field(default_factory=list)
+    """The plans that were tried: a trial is given once."""
     joined: list[tuple[str, int]] = field(default_factory=list)
     """The plans and versions that were attached since the customer was read; not part of the document."""
 

@@ -7,7 +7,7 @@ from decimal import ROUND_CEILING, Decimal
 
 from fastapi_autumn.emulator._document import Document
 from fastapi_autumn.emulator.books._clock import next_after
-from fastapi_autumn.emulator.books._customer import AttachedPlan
+from fastapi_autumn.emulator.books._customer import AttachedPlan, Customer
 from fastapi_autumn.emulator.books._entitlements import Entitlement, amount
 
 
@@ -52,6 +52,17 @@ def bought(units: Decimal, price: Document | None) -> Decimal:
 def is_prepaid(item: Document) -> bool:
     """Whether an item is bought in advance, in a quantity that the customer chooses."""
     return bool(item["price"]) and item["price"]["billing_method"] == "prepaid"
+
+
+def buy_more(customer: Customer, held: Entitlement, quantity: Decimal) -> None:
+    """Add to what was bought in advance: it pays for what is owed of the feature, and the rest is there to be used."""
+    held.prepaid += quantity
+    left = quantity
+    for other in customer.metered([held.feature_id]):
+        paid = min(left, max(Decimal(0), -other.balance))
+        other.balance += paid
+        left -= paid
+    held.balance += left
 
 
 def entitlement(

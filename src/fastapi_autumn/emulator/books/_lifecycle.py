@@ -27,12 +27,12 @@ def attach(
     quantities: dict[str, float] | None = None,
     paid: bool = False,
     entity_id: str | None = None,
-    trial: bool = True,
 ) -> AttachedPlan:
     """Put a plan on a customer at once; in a group it takes the place of the plan that is there."""
     attached = new_plan(catalog, plan, now=now, quantities=quantities, entity_id=entity_id)
-    if trial and plan.get("free_trial"):
-        offered = plan["free_trial"]
+    offered = offered_trial(customer, plan)
+    if offered:
+        customer.trials.append(plan["id"])
         attached.trial_ends_at = add_interval(now, offered["duration_type"], offered["duration_length"])
         attached.period_start, attached.period_end = now, attached.trial_ends_at
     elif paid and plan["price"] and plan["price"]["interval"] != "one_off":
@@ -41,6 +41,11 @@ def attach(
         attached.period_end = add_interval(now, price["interval"], price.get("interval_count", 1))
     _start(catalog, customer, attached, plan)
     return attached
+
+
+def offered_trial(customer: Customer, plan: Document) -> Document | None:
+    """Return the trial that a plan begins with, unless the customer has had it."""
+    return None if plan["id"] in customer.trials else plan.get("free_trial")
 
 
 def new_plan(
@@ -71,8 +76,12 @@ def current_plan(customer: Customer, plan: Document, entity_id: str | None = Non
     if plan["add_on"] or is_one_off(plan):
         return None
     for attached in customer.plans:
-        is_main = attached.status == "active" and not attached.add_on and not attached.one_off
-        if is_main and attached.group == plan["group"] and attached.entity_id == entity_id:
+        if (
+            attached.status == "active"
+            and attached.is_main
+            and attached.group == plan["group"]
+            and attached.entity_id == entity_id
+        ):
             return attached
     return None
 
@@ -83,23 +92,69 @@ def end(customer: Customer, attached: AttachedPlan) -> None:
     customer.entitlements = [held for held in customer.entitlements if held.product_id != attached.id]
 
 
-def cancel(catalog: Catalog, customer: Customer, attached: AttachedPlan, now: int) -> None:
-    """End a plan now, and go on with what was scheduled after it or with the group's automatic plan."""
+def expire(catalog: Catalog, customer: Customer, attached: AttachedPlan, now: int) -> None:
+    """End a plan whose time is up, and go on with what was scheduled after it or with the group's automatic plan."""
     end(customer, attached)
-    for follower in customer.plans:
-        if follower.status == "scheduled" and follower.group == attached.group:
-            follower.started_at = now
-            customer.plans.remove(follower)
-            _start(catalog, customer, follower, catalog.plan(follower.plan_id, follower.version))
-            return
-    plan = None if attached.entity_id else automatic_plan(catalog, attached)
+    follower = _follower(customer, attached) if attached.is_main else None
+    if follower is None:
+        _fall_back(catalog, customer, attached, now)
+        return
+    follower.started_at = now
+    customer.plans.remove(follower)
+    _start(catalog, customer, follower, catalog.plan(follower.plan_id, follower.version))
+
+
+def cancel(catalog: Catalog, customer: Customer, attached: AttachedPlan, now: int) -> None:
+    """End a plan now, and go on with the group's automatic plan, whatever was scheduled.
+
+    A plan that was to start later is forgotten, and the one that it would have replaced goes on.
+    """
+    end(customer, attached)
+    if attached.status == "scheduled":
+        current = current_plan(customer, catalog.plan(attached.plan_id, attached.version), attached.entity_id)
+        if current is not None:
+            current.canceled_at = current.expires_at = None
+        return
+    if attached.is_main:
+        unschedule(customer, attached.group, attached.entity_id)
+    _fall_back(catalog, customer, attached, now)
+
+
+def cancel_later(catalog: Catalog, customer: Customer, attached: AttachedPlan, now: int) -> None:
+    """Let a plan end with its cycle, and the group's automatic plan start then, whatever was scheduled."""
+    end_with_cycle(catalog, attached, now)
+    if attached.is_main:
+        unschedule(customer, attached.group, attached.entity_id)
+    follower = automatic_plan(catalog, attached)
+    if follower is not None:
+        schedule(catalog, customer, attached, follower)
+
+
+def uncancel(customer: Customer, attached: AttachedPlan) -> None:
+    """Let a plan that was to end go on, and forget what was to follow."""
+    attached.canceled_at = attached.expires_at = None
+    if attached.is_main:
+        unschedule(customer, attached.group, attached.entity_id)
+
+
+def _follower(customer: Customer, attached: AttachedPlan) -> AttachedPlan | None:
+    place = (attached.group, attached.entity_id)
+    scheduled = (plan for plan in customer.plans if plan.status == "scheduled")
+    return next((plan for plan in scheduled if (plan.group, plan.entity_id) == place), None)
+
+
+def _fall_back(catalog: Catalog, customer: Customer, attached: AttachedPlan, now: int) -> None:
+    plan = automatic_plan(catalog, attached)
     if plan is not None:
         attach(catalog, customer, plan, now=now)
 
 
 def automatic_plan(catalog: Catalog, attached: AttachedPlan) -> Document | None:
-    """Return the plan that a customer gets when this one ends: the group's automatic one, unless it is that itself."""
-    if attached.add_on or attached.one_off:
+    """Return the plan that a customer gets when this one ends: the group's automatic one, unless it is that itself.
+
+    Entities get none.
+    """
+    if not attached.is_main or attached.entity_id is not None:
         return None
     for plan in catalog.plans.values():
         if plan["auto_enable"] and not plan["archived"] and plan["group"] == attached.group:
@@ -146,7 +201,7 @@ def catch_up(catalog: Catalog, customer: Customer, now: int) -> bool:
     changed = False
     for attached in list(customer.plans):
         if attached.status == "active" and attached.expires_at is not None and attached.expires_at <= now:
-            cancel(catalog, customer, attached, attached.expires_at)
+            expire(catalog, customer, attached, attached.expires_at)
             changed = True
         elif attached.trial_ends_at is not None and attached.trial_ends_at <= now:
             changed |= _end_trial(catalog, customer, attached)
@@ -172,7 +227,7 @@ def _start(catalog: Catalog, customer: Customer, attached: AttachedPlan, plan: D
     before = customer.entitlements
     if replaced is not None:
         end(customer, replaced)
-    if not attached.add_on and not attached.one_off:
+    if attached.is_main:
         unschedule(customer, attached.group, attached.entity_id)
     made = entitlements_of(plan, attached, catalog.features, customer.entities, catalog.new_id)
     _carry_over(before, customer.entitlements, made, catalog)
@@ -198,7 +253,7 @@ def _end_trial(catalog: Catalog, customer: Customer, attached: AttachedPlan) -> 
     ended_at, attached.trial_ends_at = attached.trial_ends_at, None
     if trial.get("card_required") or trial.get("on_end") == "bill" or is_free(plan):
         return True
-    cancel(catalog, customer, attached, ended_at or 0)
+    expire(catalog, customer, attached, ended_at or 0)
     return True
 
 

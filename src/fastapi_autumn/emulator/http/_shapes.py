@@ -34,9 +34,14 @@ def customer(catalog: Catalog, who: Customer, *, now: int, env: str, expand: Ite
     shown["licenses"] = []
     if who.stripe_id:
         shown["processors"] = {"stripe": {"id": who.stripe_id}}
-    for part in ("invoices", "rewards", "trials_used"):
-        if part in wanted:
-            shown[part] = [] if part != "rewards" else None
+    if "invoices" in wanted:
+        shown["invoices"] = []
+    if "rewards" in wanted:
+        shown["rewards"] = None
+    if "trials_used" in wanted:
+        shown["trials_used"] = [
+            {"plan_id": plan_id, "customer_id": who.id, "fingerprint": who.fingerprint} for plan_id in who.trials
+        ]
     if "referrals" in wanted:
         shown["referrals"] = []
     if "entities" in wanted:

@@ -16,6 +16,7 @@ from fastapi_autumn.emulator.books._balances import LimitType, available, limit_
 from fastapi_autumn.emulator.books._clock import SECOND, add_interval, calendar_start
 from fastapi_autumn.emulator.books._customer import Customer
 from fastapi_autumn.emulator.books._entitlements import ZERO, Entitlement, Limits, Move, amount, number, slots_of
+from fastapi_autumn.emulator.books._grants import buy_more
 from fastapi_autumn.emulator.http._call import Call
 from fastapi_autumn.emulator.routes._metering import Meter
 
@@ -155,7 +156,7 @@ def _top_up(meter: Meter, feature_id: str, control: Document) -> bool:
         data = told | {"reason": reason, "quantity": control["quantity"], "invoice_mode": invoice_mode}
         call.store.put_message("billing.auto_topup_failed", data, occurred_at=call.now)
         return False
-    _pay_down(customer, feature_id, quantity, held)
+    buy_more(customer, held, quantity)
     after = _Level.of(customer, feature_id, None).left
     invoice: Document = {"stripe_id": call.store.new_id("in"), "status": "paid", "total": _price(held, quantity)}
     invoice |= {"currency": "usd", "hosted_invoice_url": None}
@@ -191,17 +192,6 @@ def _refusal(call: Call, customer: Customer, feature_id: str, control: Document)
         return "purchase_limit_reached"
     customer.windows[key] = kept | {"count": kept["count"] + 1}
     return None
-
-
-def _pay_down(customer: Customer, feature_id: str, quantity: Decimal, held: Entitlement) -> None:
-    """Let what was bought pay for what is owed, and keep the rest."""
-    held.prepaid += quantity
-    left = quantity
-    for other in customer.metered([feature_id]):
-        paid = min(left, max(ZERO, -other.balance))
-        other.balance += paid
-        left -= paid
-    held.balance += left
 
 
 def _price(held: Entitlement, quantity: Decimal) -> int | float:

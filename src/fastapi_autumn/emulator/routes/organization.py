@@ -22,10 +22,10 @@ _LEFT_OUT = {
         "rewards.delete", "rewards.redeem",
     ),
     "schedules": ("billing.create_schedule",),
-    "attaching or updating several plans at once": (
-        "billing.multi_attach", "billing.preview_multi_attach", "billing.multi_update", "billing.preview_multi_update",
-        "billing.preview_update", "billing.import",
+    "what depends on proration, and updates of several plans at once": (
+        "billing.preview_update", "billing.multi_update", "billing.preview_multi_update",
     ),
+    "imports from Stripe": ("billing.import",),
     "the platform": (
         "platform.link_revenuecat", "platform.sync_revenuecat", "platform.get_revenuecat_keys",
         "platform.get_stripe_connection", "platform.disconnect_stripe",

@@ -45,10 +45,12 @@ def confirm(call: Call) -> Any:
         return page("This check-out is closed", "<p>It was confirmed or declined before.</p>", status=404)
     customer.has_card = True
     _lifecycle.catch_up(call.catalog, customer, call.now)
-    if "plan_id" in session and not _has(customer, session["plan_id"]):
-        plan = call.catalog.plan(session["plan_id"], session["version"])
+    for wanted in session.get("plans", ()):
+        if _has(customer, wanted["plan_id"], wanted["entity_id"]):
+            continue
+        plan = call.catalog.plan(wanted["plan_id"], wanted["version"])
         _lifecycle.attach(call.catalog, customer, plan,
-            now=call.now, quantities=session["quantities"], paid=True, entity_id=session["entity_id"],
+            now=call.now, quantities=wanted["quantities"], paid=True, entity_id=wanted["entity_id"],
         )  # fmt: skip
     _customers.save(call.store, customer)
     return _leave(session, "Thank you", "<p>The payment was accepted.</p>")
@@ -70,20 +72,22 @@ def portal(call: Call) -> Any:
     return page("Customer portal", f"<p>{html.escape(str(customer.id))}</p><ul>{plans}</ul>")
 
 
-def _has(customer: Customer, plan_id: str) -> bool:
-    return any(plan.plan_id == plan_id and not plan.one_off for plan in customer.plans)
+def _has(customer: Customer, plan_id: str, entity_id: str | None) -> bool:
+    plans = (plan for plan in customer.plans if plan.entity_id == entity_id and not plan.one_off)
+    return any(plan.plan_id == plan_id for plan in plans)
 
 
 def _summary(call: Call, session: Document) -> str:
-    if "plan_id" not in session:
-        return "<p>Add a payment method.</p>"
-    plan = call.catalog.plan(session["plan_id"], session["version"])
+    plans = session.get("plans", ())
+    return "".join(_summary_of(call, wanted) for wanted in plans) or "<p>Add a payment method.</p>"
+
+
+def _summary_of(call: Call, wanted: Document) -> str:
+    plan = call.catalog.plan(wanted["plan_id"], wanted["version"])
     lines = [_display.base_price(plan["price"])] if plan["price"] else []
     lines += [item["display"] for item in plan["items"] if item["price"]]
     texts = "".join(f"<li>{html.escape(' '.join(line.values()))}</li>" for line in lines)
-    bought = "".join(
-        f"<li>{html.escape(f'{quantity:,} {key}')}</li>" for key, quantity in session["quantities"].items()
-    )
+    bought = "".join(f"<li>{html.escape(f'{quantity:,} {key}')}</li>" for key, quantity in wanted["quantities"].items())
     return f"<h2>{html.escape(plan['name'])}</h2><ul>{texts}{bought}</ul>"
 
 
