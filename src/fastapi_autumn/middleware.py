@@ -31,7 +31,7 @@ from fastapi_autumn.charge import Charge
 from fastapi_autumn.errors import AutumnError, ConfigurationError
 from fastapi_autumn.models import Customer
 from fastapi_autumn.pricing import to_json_number
-from fastapi_autumn.settlement import Outcome
+from fastapi_autumn.settlement import Outcome, is_cheaper_when_gone
 from fastapi_autumn.settlement.replies import Attempt
 
 __all__ = ["AutumnMiddleware", "Identify", "from_request_user"]
@@ -331,7 +331,7 @@ class _Watch:
     def _may_be_gone(self, message: Message) -> bool:
         """Tell whether it matters if the caller has left, and nobody is listening for that."""
         state = self._state
-        matters = state.attempt is not None or (state.charges and state.runtime.charges.settings.refund_on_disconnect)
+        matters = state.attempt is not None or (state.charges and is_cheaper_when_gone(state.runtime.charges.settings))
         return bool(matters) and not self._receiving and state.ending.is_last_part(message)
 
     async def _look_for_a_disconnect(self) -> None:

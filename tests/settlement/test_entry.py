@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
-from fastapi_autumn.charge._charging import not_taken, taken
+from fastapi_autumn.charge._charging import WAYS, not_taken
 from fastapi_autumn.settlement import entry as rule
 from fastapi_autumn.settlement import ledger
 from fastapi_autumn.settlement.entry import STALE_MS, Done, Doubt, Finalize, Grant, Look, Seal, Track
@@ -204,7 +204,7 @@ def open_at(autumn, way, plan, *, cost, expires_at):
     match autumn.ask(work, entry.key, plan.next()):
         case "yes":
             loose = "grants" if way == "hold on a grant" else None
-            return taken(entry)._replace(cost=cost, loose_feature=loose)
+            return WAYS[entry.charging].taken(entry)._replace(cost=cost, loose_feature=loose)
         case "no":
             return not_taken(entry)
         case _:

@@ -4,7 +4,8 @@ from decimal import Decimal
 
 import pytest
 
-from fastapi_autumn.settlement import Outcome, Verdict, by_default
+from fastapi_autumn import AutumnSettings
+from fastapi_autumn.settlement import Outcome, Verdict, by_default, is_cheaper_when_gone
 
 FIVE, NOTHING = Decimal(5), Decimal(0)
 
@@ -22,4 +23,6 @@ FIVE, NOTHING = Decimal(5), Decimal(0)
 )
 def test_what_it_costs(outcome, refund_on_disconnect, verdict):
     """An answer costs, a failure does not, and for a caller who left a setting decides."""
-    assert by_default(outcome, charged=FIVE, refund_on_disconnect=refund_on_disconnect) == verdict
+    settings = AutumnSettings(_env_file=None, refund_on_disconnect=refund_on_disconnect)
+    assert by_default(outcome, settings, charged=FIVE) == verdict
+    assert is_cheaper_when_gone(settings) is refund_on_disconnect

@@ -8,6 +8,7 @@ from decimal import Decimal
 from fastapi_autumn import telemetry
 from fastapi_autumn.models import Balance, Customer
 from fastapi_autumn.pricing import rounded_up
+from fastapi_autumn.settings import AutumnSettings
 from fastapi_autumn.settlement import Entry, Outcome, Verdict, by_default
 
 __all__ = ["Charge"]
@@ -36,7 +37,7 @@ class Charge:
         "_entry",
         "_lock",
         "_loop",
-        "_refund_on_disconnect",
+        "_settings",
         "balance",
         "cost",
         "credits",
@@ -55,12 +56,12 @@ class Charge:
         model: str,
         balance: Balance | None = None,
         verified: bool = True,
-        refund_on_disconnect: bool,
+        settings: AutumnSettings,
         end: Callable[[Entry], None],
         closed: bool = False,
     ) -> None:
         self._end = end
-        self._refund_on_disconnect = refund_on_disconnect
+        self._settings = settings
         self._closed = closed
         self._entry = entry
         self._loop = asyncio.get_running_loop()
@@ -111,7 +112,7 @@ class Charge:
         self._close(self._by_default(outcome))
 
     def _by_default(self, outcome: Outcome) -> Verdict:
-        return by_default(outcome, charged=self.credits, refund_on_disconnect=self._refund_on_disconnect)
+        return by_default(outcome, self._settings, charged=self.credits)
 
     def _close(self, verdict: Verdict) -> bool:
         with self._lock:

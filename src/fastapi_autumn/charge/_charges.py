@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fastapi_autumn.charge._charge import Charge
-from fastapi_autumn.charge._charging import WAYS, WayOfCharging, not_taken, taken
+from fastapi_autumn.charge._charging import WAYS, WayOfCharging, not_taken
 from fastapi_autumn.client import AutumnClient
 from fastapi_autumn.customers import KnownCustomers
 from fastapi_autumn.errors import (
@@ -187,7 +187,7 @@ class Charges:
         if not result.allowed:
             self._end(not_taken(entry))
             raise _insufficient(result, model=model, price=price)
-        opened = taken(entry)._replace(required=result.required_balance, **_loose_grant(result.balance))
+        opened = way.taken(entry)._replace(required=result.required_balance, **_loose_grant(result.balance))
         return self._charge(opened, customer, model, balance=result.balance)
 
     def _way(self, charging: Charging, customer: Customer) -> WayOfCharging:
@@ -220,7 +220,7 @@ class Charges:
             model=model,
             balance=balance,
             verified=verified,
-            refund_on_disconnect=self.settings.refund_on_disconnect,
+            settings=self.settings,
             end=self._end,
             closed=closed,
         )

@@ -6,7 +6,7 @@ from fastapi_autumn.models import Lock
 from fastapi_autumn.settlement import ledger
 from fastapi_autumn.settlement.entry import Charging, Doubt, Entry
 
-__all__ = ["WAYS", "WayOfCharging", "not_taken", "taken"]
+__all__ = ["WAYS", "WayOfCharging", "not_taken"]
 
 
 class WayOfCharging(Protocol):
@@ -25,6 +25,10 @@ class WayOfCharging(Protocol):
         """Return what the check has to do besides checking. `expires_at` is in ms, by Autumn's clock."""
         ...
 
+    def taken(self, entry: Entry) -> Entry:
+        """Say what Autumn's clear yes means."""
+        ...
+
 
 class Deduct:
     """Take the credits at once, and give them back if the call fails."""
@@ -39,6 +43,10 @@ class Deduct:
     def ask(self, entry: Entry, *, expires_at: int) -> dict[str, Any]:  # noqa: ARG002 - what another way needs
         """See `WayOfCharging`."""
         return {"send_event": True}
+
+    def taken(self, entry: Entry) -> Entry:
+        """See `WayOfCharging`."""
+        return _taken(entry)
 
 
 class Hold:
@@ -55,12 +63,15 @@ class Hold:
         """See `WayOfCharging`."""
         return {"lock": Lock(ledger.lock_id(entry.charge_id), expires_at=expires_at)}
 
+    def taken(self, entry: Entry) -> Entry:
+        """See `WayOfCharging`."""
+        return _taken(entry)
+
 
 WAYS: dict[Charging, WayOfCharging] = {"deduct": Deduct(), "hold": Hold()}
 
 
-def taken(entry: Entry) -> Entry:
-    """Note a clear yes: the credits are taken, whichever way."""
+def _taken(entry: Entry) -> Entry:
     return entry._replace(taken=entry.credits, key_number=1, doubt=Doubt.NONE)
 
 

@@ -9,6 +9,6 @@ and not when it is imported.
 """
 
 from fastapi_autumn.settlement.entry import Charging, Entry
-from fastapi_autumn.settlement.outcome import Outcome, Verdict, by_default
+from fastapi_autumn.settlement.outcome import Outcome, Verdict, by_default, is_cheaper_when_gone
 
-__all__ = ["Charging", "Entry", "Outcome", "Verdict", "by_default"]
+__all__ = ["Charging", "Entry", "Outcome", "Verdict", "by_default", "is_cheaper_when_gone"]

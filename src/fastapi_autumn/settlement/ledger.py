@@ -14,6 +14,7 @@ __all__ = [
     "RESERVED",
     "charge_id",
     "charge_number",
+    "ends_by_itself",
     "grant_id",
     "is_hold",
     "key_of",
@@ -29,6 +30,8 @@ CHARGE_ID = "charge_id"
 _MODEL = "model"
 _CHARGING = "charging"
 _REASON = "reason"
+_END_BY_THEMSELVES = ("hold",)
+"""Ways of charging whose credits Autumn gives back by itself, so that no journal has to know of them."""
 RESERVED = frozenset({CHARGE_ID, _MODEL, _CHARGING, _REASON})
 """Properties that belong to this package. An application that sets one is refused: recovery relies on them."""
 
@@ -74,9 +77,14 @@ def settling(charge: str, *, reason: str) -> dict[str, Any]:
     return {CHARGE_ID: charge, _REASON: reason}
 
 
+def ends_by_itself(charging: object) -> bool:
+    """Tell whether Autumn gives back by itself what was taken in this way."""
+    return charging in _END_BY_THEMSELVES
+
+
 def is_hold(properties: Mapping[str, Any]) -> bool:
-    """Tell whether an event that took credits was a hold, which Autumn gives back by itself."""
-    return properties.get(_CHARGING) == "hold"
+    """Tell whether an event took credits that Autumn gives back by itself."""
+    return ends_by_itself(properties.get(_CHARGING))
 
 
 def refuse_reserved(properties: Mapping[str, Any]) -> None:

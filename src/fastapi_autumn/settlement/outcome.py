@@ -5,7 +5,9 @@ from decimal import Decimal
 from enum import Enum
 from typing import assert_never
 
-__all__ = ["Outcome", "Verdict", "by_default"]
+from fastapi_autumn.settings import AutumnSettings
+
+__all__ = ["Outcome", "Verdict", "by_default", "is_cheaper_when_gone"]
 
 
 class Outcome(Enum):
@@ -27,7 +29,7 @@ class Verdict:
     reason: str
 
 
-def by_default(outcome: Outcome, *, charged: Decimal, refund_on_disconnect: bool) -> Verdict:
+def by_default(outcome: Outcome, settings: AutumnSettings, *, charged: Decimal) -> Verdict:
     """Tell what a call that ended in `outcome` costs when nobody has said otherwise."""
     match outcome:
         case Outcome.DONE:
@@ -35,6 +37,11 @@ def by_default(outcome: Outcome, *, charged: Decimal, refund_on_disconnect: bool
         case Outcome.FAILED:
             return Verdict(Decimal(0), "failed")
         case Outcome.GONE:
-            return Verdict(Decimal(0) if refund_on_disconnect else charged, "client disconnected")
+            return Verdict(Decimal(0) if settings.refund_on_disconnect else charged, "client disconnected")
         case _:
             assert_never(outcome)
+
+
+def is_cheaper_when_gone(settings: AutumnSettings) -> bool:
+    """Tell whether a call may cost less because its caller has left, so that it is worth finding out."""
+    return settings.refund_on_disconnect

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from fastapi_autumn.settlement import ledger
 from fastapi_autumn.settlement.entry import Doubt, Entry
 from fastapi_autumn.settlement.store import Change, Delivered, Ended, Opened, State
 
@@ -106,7 +107,7 @@ class Pending:
             if charge_id in self._open:
                 continue
             # A hold is in no journal, so nobody else can have settled it.
-            ending = entry if entry.charging == "hold" else _contested(entry)
+            ending = entry if ledger.ends_by_itself(entry.charging) else _contested(entry)
             self._changes[charge_id] = Ended(ending, owed=True)
 
 
