@@ -126,7 +126,8 @@ async def _died_after_the_claim(line: Line, arrive: Any, operation: str, key: st
 
 
 async def _put_off(line: Line, arrive: Any, operation: str, key: str | None) -> Answer:
-    return Answer(202, _JSON, b'{"allowed": true, "customer_id": "ada", "balance": null}')
+    # Of a check and of a track; each reads what is its own.
+    return Answer(202, _JSON, b'{"allowed": true, "customer_id": "ada", "value": 1, "balance": null}')
 
 
 async def _put_off_and_done(line: Line, arrive: Any, operation: str, key: str | None) -> Answer:

@@ -374,9 +374,10 @@ async def test_sums_of_events_are_exact_enough(bench):
     assert len(bench.keys_of("balances.track")) == 1
 
 
-async def test_taking_more_than_there_is_ends_with_a_shortfall(bench, caplog):
+@pytest.mark.parametrize("charging", ["deduct", "hold"])
+async def test_taking_more_than_there_is_ends_with_a_shortfall(bench, caplog, charging):
     """What Autumn could not take is told, kept for a person with its reason, and not tried again and again."""
-    charge = await bench.open("all")
+    charge = await bench.open("all", charging=charging)
     close(charge, Decimal(60))
     await bench.settle()
 
@@ -384,6 +385,34 @@ async def test_taking_more_than_there_is_ends_with_a_shortfall(bench, caplog):
     assert (row.state, row.entry.taken, row.entry.cost) == ("shortfall", 50, 60)
     assert "did not move 10" in row.entry.last_error
     assert "ends with a shortfall" in caplog.text
+
+
+async def test_a_refund_after_the_month_has_ended(bench):
+    """A charge comes to nothing whenever it is settled: a late refund counts in the month in which it arrives."""
+    charge = await bench.open()
+    bench.machine.advance(hours=32 * 24)
+    later = [await bench.open("small") for _ in range(7)]
+    charge.refund()
+    for each in later:
+        each.keep()
+    await bench.settle()
+
+    assert bench.used == 2
+    assert sum(map(Decimal, bench.events())) == 7
+    assert await bench.rows() == []
+
+
+async def test_a_refund_that_the_new_month_has_no_room_for(bench):
+    """Autumn gives back no more than is used: what did not fit is a shortfall, and no balance exceeds its grant."""
+    charge = await bench.open()
+    bench.machine.advance(hours=32 * 24)
+    (await bench.open("small")).keep()
+    charge.refund()
+    await bench.settle()
+
+    (row,) = await bench.rows()
+    assert (row.state, row.entry.taken) == ("shortfall", 4)
+    assert bench.used == 0
 
 
 async def test_a_shortfall_that_a_person_retries(bench):

@@ -42,8 +42,9 @@ def known(**changes):
         (known(taken=Decimal("0.00"), cost=NOTHING), Done()),
         (known(held=True, cost=FIVE), Finalize(FIVE, "w-1:1")),
         (known(held=True, cost=NOTHING), Finalize(NOTHING, "w-1:1")),
-        (known(held=True, cost=Decimal(8)), Finalize(Decimal(8), "w-1:1")),
-        # What a release moves back into a grant that was used up, nobody is told: confirm it, and track.
+        (known(held=True, cost=Decimal(3)), Finalize(Decimal(3), "w-1:1")),
+        # What cannot be moved, into a grant that was used up or out of an empty balance, only a track tells.
+        (known(held=True, cost=Decimal(8)), Finalize(FIVE, "w-1:1")),
         (known(held=True, cost=NOTHING, loose_feature="grants"), Finalize(FIVE, "w-1:1")),
         (known(cost=NOTHING, taken=NOTHING, to_grant=Decimal(2), loose_feature="grants"), Grant(Decimal(2), "grants")),
     ],

@@ -176,9 +176,10 @@ def next_step(entry: Entry) -> Step:
 
 def _act(entry: Entry) -> Step:
     if entry.held:
-        # What a release moved is not told, and into a grant that is used up it moves nothing. So where such a grant may
-        # have paid, the hold is confirmed, and what is to come back is tracked: that answer says what moved.
-        return Finalize(entry.credits if entry.loose_feature is not None else entry.cost, entry.key)
+        # Finalizing does not tell what it moved: nothing into a grant that is used up, and no more than there is. Where
+        # either may be, the hold is confirmed as it is and the difference tracked, because that answer tells.
+        may_fall_short = entry.loose_feature is not None or entry.cost > entry.credits
+        return Finalize(entry.credits if may_fall_short else entry.cost, entry.key)
     if entry.to_grant and entry.loose_feature is not None:
         return Grant(entry.to_grant, entry.loose_feature)
     missing = entry.cost - (entry.taken or Decimal(0))
