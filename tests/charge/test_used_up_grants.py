@@ -9,12 +9,12 @@ from fastapi_autumn import Customer
 from service import Service
 
 
-async def with_a_grant_of(service: Service, amount: int) -> None:
-    """Leave a customer with nothing but a grant of this size."""
+async def with_a_grant_of(service: Service, amount: int, **how: Any) -> None:
+    """Leave a customer with nothing but a grant of this size, so that nothing else takes its credits back."""
     client = service.autumn.client
     await client.customers.get_or_create(Customer("ada"))
-    await client.balances.check("ada", "ai_usage", required_balance=Decimal(50), send_event=True)
-    await client.balances.create("ada", "ai_credits", included_grant=amount)
+    service.emulator.call("balances.delete", {"customer_id": "ada", "feature_id": "ai_credits"})
+    await client.balances.create("ada", "ai_credits", included_grant=amount, **how)
 
 
 async def left(service: Service) -> Decimal:
@@ -32,15 +32,18 @@ async def fail(service: Service, **how: Any) -> None:
 
 @pytest.mark.parametrize("charging", ["deduct", "hold"])
 async def test_a_used_up_grant_comes_back_as_a_new_one(tmp_path, charging):
-    """A failed call that used up a grant of its own leaves the customer with as much as before."""
+    """A failed call that used up a grant of its own leaves the customer with as much as before, for as long."""
     service = Service(tmp_path, prices={"ten": 10}, charging=charging)
     async with service.autumn.running() as runtime:
-        await with_a_grant_of(service, 10)
+        ends_at = runtime.outbox.now() + 1_000_000
+        await with_a_grant_of(service, 10, expires_at=ends_at)
 
         await fail(service)
 
         assert await left(service) == 10
         assert await runtime.outbox.store.list() == []
+        record = await service.autumn.client.customers.get("ada")
+        assert [(part.plan_id, part.expires_at) for part in record.balances["ai_credits"].breakdown] == [(None, ends_at)]
 
 
 @pytest.mark.parametrize("charging", ["deduct", "hold"])
