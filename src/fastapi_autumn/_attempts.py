@@ -48,6 +48,8 @@ async def begin(request: Request, state: RequestState, payer: Customer) -> None:
         return
     outbox = state.runtime.outbox
     route = request.scope["path"]
+    # Keys are guessed and shared: without the customer in it, one could be served on what another has paid. Without
+    # the account, a sandbox and a live service on one database would answer for each other.
     key = _digest(outbox.store.account.key_digest, payer.id, request.method, route, sent)
     fingerprint = await _fingerprint(request)
     try:
@@ -69,6 +71,7 @@ def paid_before(state: RequestState, what: str) -> PaidCharge | None:
     """Return the charge of an earlier attempt that pays for `what`, if one is left."""
     used = {charge.id for _, charge in state.under_key}
     for paid in () if state.attempt is None else state.attempt.paid:
+        # A charge that was settled for less has paid for the part that was delivered, and for nothing more.
         if paid.what == what and paid.charge_id not in used and paid.cost >= paid.credits:
             return paid
     return None
@@ -98,6 +101,7 @@ def _paid(what: str, charge: Charge, outcome: Outcome) -> PaidCharge:
 
 async def _fingerprint(request: Request) -> str:
     """Digest everything of a request that its answer depends on, apart from customer and route."""
+    # A form is read part by part: another attempt has other boundaries between them, and files may be large.
     if not is_form(request):
         return _digest(request.scope["query_string"], await request.body())
     parts: list[Any] = [request.scope["query_string"]]
@@ -111,6 +115,7 @@ async def _digest_of_file(file: UploadFile) -> str:
     await file.seek(0)
     while chunk := await file.read(_CHUNK_BYTES):
         digest.update(chunk)
+    # The handler reads the file as if nobody had.
     await file.seek(0)
     return f"{file.filename}:{digest.hexdigest()}"
 

@@ -112,12 +112,14 @@ class AutumnMiddleware:
             return None
         full = scope.get("root_path", "") + prefix
         outer = request_state(scope)
+        # Of two that cover a path one charges, or every call would be paid twice.
         return None if outer is not None and len(outer.prefix) >= len(full) else full
 
     async def _handle(self, runtime: Runtime, prefix: str, scope: Scope, receive: Receive, send: Send) -> None:
         connection = HTTPConnection(scope)
         max_body_bytes = self._autumn.settings.max_body_bytes
         length = connection.headers.get("content-length", "")
+        # Before anybody is identified: what is announced to be too large is to cost nothing.
         if max_body_bytes and length.isdecimal() and int(length) > max_body_bytes:
             await answer(body_too_large())(scope, receive, send)
             return
@@ -150,6 +152,7 @@ class AutumnMiddleware:
             # Returns at once: what has to be told to Autumn goes through the outbox.
             _close(state, outcome)
             return
+        # A task of its own: servers cancel a request whose caller has left, and its end is to be noted all the same.
         task = asyncio.create_task(self._end_attempt(state, state.attempt, outcome), name="autumn-attempt")
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
@@ -309,6 +312,7 @@ class _Watch:
         """Answer 413 in place of the application, which may have made anything of the exception. False: no need to."""
         if self._too_large is None:
             return False
+        # What has begun is ended by the server, which breaks it off.
         if not self._state.ending.started:
             await answer(self._too_large)(self._scope, self._receive, self._pass_on)
         return True

@@ -186,9 +186,7 @@ class Bench:
     """What a service runs, wired by hand, with one clock for everybody."""
 
     def __init__(self, machine: FakeMachine, line: Line, **settings: Any) -> None:
-        self.settings = AutumnSettings(
-            _env_file=None, **{"secret_key": EMULATOR_KEY, "max_retries": 0, "event_delay": 120.0} | settings
-        )
+        self.settings = AutumnSettings(_env_file=None, **{"secret_key": EMULATOR_KEY, "max_retries": 0} | settings)
         self.machine = machine
         self.line = line
         self.client = AutumnClient(self.settings, transport=line, machine=machine)

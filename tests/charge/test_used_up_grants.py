@@ -43,7 +43,9 @@ async def test_a_used_up_grant_comes_back_as_a_new_one(tmp_path, charging):
         assert await left(service) == 10
         assert await runtime.outbox.store.list() == []
         record = await service.autumn.client.customers.get("ada")
-        assert [(part.plan_id, part.expires_at) for part in record.balances["ai_credits"].breakdown] == [(None, ends_at)]
+        assert [(part.plan_id, part.expires_at) for part in record.balances["ai_credits"].breakdown] == [
+            (None, ends_at)
+        ]
 
 
 @pytest.mark.parametrize("charging", ["deduct", "hold"])

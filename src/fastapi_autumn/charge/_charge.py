@@ -120,6 +120,7 @@ class Charge:
                 return False
             self._closed = True
             self.cost = verdict.credits
+        # A call that was not billed counts, too, and leaves nothing to do.
         telemetry.charges.add(1, {"outcome": _kind(verdict, self.credits)})
         if self.credits:
             ended = self._entry._replace(cost=verdict.credits, reason=verdict.reason)

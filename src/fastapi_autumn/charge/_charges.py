@@ -182,6 +182,7 @@ class Charges:
             self._end(not_taken(entry))
             raise
         except BaseException:
+            # The request may be at work at Autumn. So the charge ends in doubt, and what was taken comes back.
             self._end(entry._replace(reason="cancelled during the check"))
             raise
         if not result.allowed:
@@ -261,6 +262,7 @@ class Charges:
             required_balance=entry.credits,
             entity_id=entry.entity_id,
             properties=ledger.opening(entry.charge_id, model=model, charging=entry.charging, given=properties),
+            # What would help, for a 402, without a second call.
             with_preview=True,
             idempotency_key=entry.key,
             **way.ask(entry, expires_at=self._outbox.now() + ttl_ms),
@@ -292,6 +294,7 @@ class Charges:
 
     def _end(self, entry: Entry) -> None:
         """Have done what the end of a charge needs. Returns at once and cannot fail; the outbox sees to the rest."""
+        # A hold is owed its end even if it cost just what it holds: unconfirmed, it would run out.
         owed = entry.doubt is not Doubt.NONE or entry.held or entry.taken != entry.cost
         self._outbox.end(entry._replace(due_at=self._outbox.now()), owed=owed)
 
@@ -303,6 +306,7 @@ def _loose_grant(balance: Balance | None) -> dict[str, Any]:
     loose = [grant for grant in balance.breakdown if grant.plan_id is None and grant.usage and not grant.unlimited]
     if not loose:
         return {}
+    # Which of them paid, the answer does not say. The one with least left is the first to be dropped.
     grant = min(loose, key=lambda one: one.remaining)
     return {"loose_feature": balance.feature_id, "loose_id": grant.id, "loose_until": grant.expires_at}
 

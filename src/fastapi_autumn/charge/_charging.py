@@ -77,4 +77,5 @@ def _taken(entry: Entry) -> Entry:
 
 def not_taken(entry: Entry) -> Entry:
     """Note that nothing was taken: a clear no, or nothing was sent."""
+    # Key 0 is used up on the check, whatever came of it.
     return entry._replace(taken=entry.credits * 0, held=False, key_number=1, doubt=Doubt.NONE)

@@ -74,7 +74,9 @@ class EventLog:
         since = entry.created_at - _SCAN_SLACK_MS
         reading = self._reading(entry.customer_id)
         async with reading.lock:
+            # An entry falls due when the log has to show all of it, so any reading begun later will do.
             if reading.begun_at <= entry.due_at or reading.since > since:
+                # Further back than this one needs: the next one may have begun a little earlier.
                 await self._read(reading, entry.customer_id, since - _SCAN_SLACK_MS)
             return reading.nets.get((entry.feature_id, entry.charge_id), Decimal(0))
 
@@ -87,6 +89,7 @@ class EventLog:
         return reading
 
     async def _read(self, reading: _Reading, customer_id: str, since: int) -> None:
+        # The time before the first page: what comes in while the pages are read is on none of them.
         begun_at, nets = self._now(), dict[tuple[str, str], Decimal]()
         async for event in self.events(start=since, customer_id=customer_id):
             charge = event.properties.get(ledger.CHARGE_ID)
@@ -120,5 +123,6 @@ class EventLog:
         at = max(now, self._turns.get(line, 0.0))
         if len(self._turns) > _EVENTS_A_PAGE:
             self._turns = {name: next_at for name, next_at in self._turns.items() if next_at > now}
+        # Taken before the wait, so that whoever comes meanwhile stands behind.
         self._turns[line] = at + seconds
         await asyncio.sleep(at - now)

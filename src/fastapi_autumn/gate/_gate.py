@@ -176,7 +176,8 @@ class CreditGate(Documented):
         under_key = self._idempotent and isinstance(connection, Request)
         if under_key:
             await begin(connection, state, payer)  # type: ignore[arg-type]
-        what = charged_for(model, self._feature_id, entity_id)
+            under_key = state.attempt is not None
+        what = charged_for(model, self._feature_id, entity_id) if under_key else ""
         earlier = paid_before(state, what) if under_key else None
         try:
             charge = (

@@ -180,6 +180,7 @@ def _act(entry: Entry) -> Step:
         # either may be, the hold is confirmed as it is and the difference tracked, because that answer tells.
         may_fall_short = entry.loose_feature is not None or entry.cost > entry.credits
         return Finalize(entry.credits if may_fall_short else entry.cost, entry.key)
+    # Its key is its own and made of the charge's id, so it is granted once and needs neither seal nor log.
     if entry.to_grant and entry.loose_feature is not None:
         return Grant(entry.to_grant, entry.loose_feature)
     missing = entry.cost - (entry.taken or Decimal(0))

@@ -44,6 +44,7 @@ def charge_id(worker_id: str, number: int) -> str:
 def charge_number(of: object, worker_id: str) -> int | None:
     """Return the number of a charge if it is one of this worker's, else None."""
     number = str(of).removeprefix(f"{worker_id}-")
+    # `int` would read signs, underscores and the digits of other scripts, too: ids that are not of our making.
     return int(number) if str(of) != number and number.isascii() and number.isdecimal() else None
 
 

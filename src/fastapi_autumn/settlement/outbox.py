@@ -190,12 +190,14 @@ class Outbox:
             try:
                 await self._commit()
                 if self._stopping and not self._pending.unproven:
+                    # Only with nothing left unproven: of a worker that has left nobody searches the log.
                     await self.store.leave(self.worker_id)
                     return
             except TakenForDeadError:
                 continue
             except Exception as error:  # noqa: BLE001 - whatever it is, what is in memory must not be lost with it
                 telemetry.outbox_unwritten.add(1)
+                # Short against a lease, so that a database which is back in time finds this worker alive.
                 longest = min(_LONGEST_BACKOFF_SECONDS, self.lease / _BEATS_PER_LEASE)
                 backoff = min(longest, max(_FIRST_BACKOFF_SECONDS, backoff * 2))
                 _log.error(
@@ -254,6 +256,7 @@ class Outbox:
             "Other workers took this one for dead. Its %d open charges are checked against Autumn's event log.",
             self._pending.open_charges,
         )
+        # The oldest name, if the commit under the last one never got through: rows are under that.
         self._former_id = self._former_id or self.worker_id
         self.worker_id = self._machine.new_id()
         self._beat = self._confirmed = 0

@@ -37,6 +37,7 @@ def by_default(outcome: Outcome, settings: AutumnSettings, *, charged: Decimal) 
         case Outcome.FAILED:
             return Verdict(Decimal(0), "failed")
         case Outcome.GONE:
+            # The model has worked by then. And if leaving were free, callers would leave before the last word.
             return Verdict(Decimal(0) if settings.refund_on_disconnect else charged, "client disconnected")
         case _:
             assert_never(outcome)

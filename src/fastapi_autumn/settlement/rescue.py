@@ -93,6 +93,7 @@ class Rescuer:
             _log.warning("A process stopped with %d charges open. They are settled now.", adopted)
             self._outbox.has_due.set()
         for worker in await self._silent(await store.workers()):
+            # Before the search, which reads the log of the whole organisation: one worker is to do that, and not all.
             if not await self._claim(worker):
                 continue
             try:
@@ -124,6 +125,7 @@ class Rescuer:
         while the database was away, everybody was silent.
         """
         steady = self._machine.steady()
+        # Without a life of its own to show it cannot tell who is silent, and counting begins anew.
         before = self._watched if self._outbox.shows_life else {}
         others = [worker for worker in workers if worker.id != self._outbox.worker_id]
         self._watched = {

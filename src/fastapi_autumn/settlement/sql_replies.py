@@ -49,6 +49,7 @@ class SqlReplies:
             found = _judge(row, fingerprint, now=now)
             if isinstance(found, Conflict):
                 return found
+            # A day from the first attempt: whoever tries again and again does not keep a key for ever.
             if found:
                 values |= {"standing": "retrying", "charges": row.charges, "expires_at": row.expires_at}
             await connection.execute(replies.update().where(replies.c.key == key).values(values))
