@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 DEMO_STAMP := $(VENV)/.installed-demo
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-everywhere lint fmt docs pins chromium node chaos simulate clean bench
+.PHONY: help demo test test-everywhere lint fmt docs docs-serve pins chromium node chaos simulate clean bench
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
@@ -57,6 +57,9 @@ node:
 	@command -v npm >/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null; } || \
 	  { echo 'The tests of the official clients need Node.js 20 or newer, with npm: install it.' >&2; exit 1; }
+
+docs-serve: docs  ## Show the documentation on http://localhost:8001
+	@$(BIN)/python -m http.server 8001 --bind 127.0.0.1 --directory site
 
 docs: $(STAMP)  ## Build the documentation into site/; a broken link is an error
 	$(BIN)/zensical build --clean --strict

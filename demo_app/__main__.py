@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+from contextlib import suppress
 
 import uvicorn
 
@@ -54,7 +55,8 @@ def main() -> None:
     except (OSError, ValueError) as error:
         sys.exit(f"error: cannot listen on port {port} ({error}); choose another one with PORT=...")
     print(_instructions(listening.getsockname()[1]), flush=True)  # noqa: T201 - this is what it is for
-    uvicorn.Server(uvicorn.Config(app)).run(sockets=[listening])
+    with suppress(KeyboardInterrupt):  # the way to end it, which uvicorn hands on when it is done
+        uvicorn.Server(uvicorn.Config(app)).run(sockets=[listening])
 
 
 def _listen(port: str | None) -> socket.socket:

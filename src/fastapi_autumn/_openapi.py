@@ -94,9 +94,12 @@ _INVALID_MODEL = {
     "description": "The request has no single, plain model, or its `Idempotency-Key` belongs to another request."
 }
 _CREDIT_HEADERS = {
-    "Autumn-Credits-Charged": {"description": "What the call cost, in credits.", "schema": {"type": "number"}},
+    "Autumn-Credits-Charged": {
+        "description": "What was taken for the call before it ran, in credits.",
+        "schema": {"type": "number"},
+    },
     "Autumn-Credits-Remaining": {
-        "description": "What the customer has left, in credits. Missing when that is unlimited or unknown.",
+        "description": "What the customer had left then, in credits. Missing when that is unlimited or unknown.",
         "schema": {"type": "number"},
     },
 }

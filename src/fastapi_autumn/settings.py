@@ -111,6 +111,8 @@ class AutumnSettings(BaseSettings):
         if key.get_secret_value().startswith("am_pk_"):
             raise ValueError("is a publishable key (am_pk_...); a server needs the secret key (am_sk_...)")
         if not _SECRET_KEY.fullmatch(key.get_secret_value()):
+            if key.get_secret_value().startswith(("am_sk_test_", "am_sk_live_")):
+                raise ValueError("begins like an Autumn secret key and is not one; copy it again as a whole")
             raise ValueError("is not an Autumn secret key; it has to look like am_sk_test_... or am_sk_live_...")
         return key
 

@@ -83,7 +83,7 @@ def test_an_unknown_command_is_wrong_usage(autumn: Run) -> None:
     """A typo ends with 2, and with the command that was probably meant."""
     result = autumn("pusj")
     assert result.returncode == 2
-    assert "No such command 'pusj'" in result.stderr
+    assert "There is no command 'pusj'. Did you mean push?" in result.stderr
     assert "Try 'autumn --help' for help." in result.stderr
 
 

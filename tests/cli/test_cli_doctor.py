@@ -138,3 +138,11 @@ def test_doctor_prints_a_table(server: Server, remote: Run) -> None:
     """For people."""
     shown = remote("doctor").stdout
     assert "connection   ok" in shown
+
+
+def test_a_misspelt_variable_is_a_problem(local: Run, here: Path) -> None:
+    """Nothing reads it, so it has no effect: doctor names the one that was meant."""
+    (here / ".env").write_text("AUTUMN_TIMEOU=9\n")
+    result = local("doctor")
+    assert result.returncode == 1
+    assert "AUTUMN_TIMEOU is no setting, did you mean AUTUMN_TIMEOUT?" in result.stdout

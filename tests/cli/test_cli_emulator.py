@@ -51,7 +51,19 @@ def test_serve_prints_what_a_service_needs_to_reach_it(
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 0
+        new, err = err.splitlines(keepends=True)
+        assert new == "It is new, and has the plans of autumn_config.py.\n"
         assert err == "The emulator serves; set these two where your service runs. Ctrl-C ends it.\n"
+
+
+def test_serve_without_a_config_has_the_example(here: Path, tmp_path: Path, autumn: Run) -> None:
+    """A new emulator is not empty: it has the example's plans, and says where they come from."""
+    with _served(here, tmp_path) as (process, variables):
+        found = json.loads(autumn("plans", "--format", "json", env=variables).stdout)
+        assert sorted(plan["id"] for plan in found["list"]) == ["credit_top_up", "free", "pro"]
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert err.startswith("It is new, and has the plans of an example, because there is no autumn_config.py")
 
 
 def test_serve_listens_on_this_machine_only(autumn: Run) -> None:

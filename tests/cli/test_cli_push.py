@@ -268,6 +268,15 @@ def test_variants_go_with_a_base_that_is_skipped(with_customers: Path, remote: R
     assert server.call("/v1/plans.get", {"plan_id": "free_year"})["name"] == "A year"
 
 
+def test_json_has_what_was_pushed(remote: Run, server: Server, catalog_file: Path) -> None:
+    """A program reads the changes, and an empty list when there are none."""
+    first = json.loads(remote("push", "--yes", "--format", "json").stdout)
+    assert [(change["action"], change["id"]) for change in first["changes"]] == [
+        ("create", name) for name in ("ai_usage", "ai_credits", "free", "pro")
+    ]
+    assert json.loads(remote("push", "--yes", "--format", "json").stdout) == {"changes": []}
+
+
 def test_an_intent_for_no_plan_is_refused(remote: Run, server: Server, catalog_file: Path) -> None:
     """A misspelt plan is no decision."""
     result = remote("push", "--yes", "--intent", "fre=skip")
@@ -294,8 +303,9 @@ def test_ctrl_c_ends_the_question(here: Path, tmp_path: Path, server: Server, ca
     _, rest = process.communicate(timeout=60)
     os.close(ours)
     os.close(terminal)
-    assert process.returncode == 1
-    assert b"Aborted" in rest
+    assert process.returncode == 3
+    assert b"Nothing was done." in rest
+    assert b"Traceback" not in rest
     assert server.sent("/v1/catalog.update") == []
 
 

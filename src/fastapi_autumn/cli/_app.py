@@ -7,6 +7,7 @@ imports what it likes at its top.
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from importlib import import_module
 from textwrap import dedent, indent
 from typing import Annotated, Any
@@ -34,6 +35,9 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "events": ("lists", "List usage events, newest first."),
     "check": ("usage", "Ask whether a customer may use a feature."),
     "track": ("usage", "Record usage by hand; a negative value gives it back."),
+    "grant": ("purchases", "Give a customer credits, once for each reason."),
+    "attach": ("purchases", "Put a customer on a plan: shows what it costs, then asks."),
+    "cancel": ("purchases", "End a customer's plan with its cycle, or at once."),
     "refunds": ("refunds", "Look after what the outbox still has to tell Autumn."),
     "emulator": ("emulator", "Run an Autumn on this machine, with no key and no money."),
     "login": ("account", "Sign in with the browser and write the keys to .env."),
@@ -56,6 +60,20 @@ class _Commands(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the signature is typer's
         return list(COMMANDS)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = get_close_matches(args[0], COMMANDS)
+            ctx.fail(f"There is no command {args[0]!r}." + (f" Did you mean {near[0]}?" if near else ""))
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            # Newer versions of typer validate with pydantic, and print what pydantic puts before a message.
+            error.message = error.message.removeprefix("Value error, ")
+            raise
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - as above
         if cmd_name not in COMMANDS:

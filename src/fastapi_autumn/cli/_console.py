@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -38,9 +38,13 @@ __all__ = [
     "table",
 ]
 
+_A = TypeVar("_A")
 _C = TypeVar("_C", bound=str)
 _UNAUTHORIZED = 401
 _WIDTH_OF_A_FILE = 10_000
+_BETWEEN_COLUMNS = 3
+_LONG_WORD = 12
+"""A longer one may be folded."""
 
 _NEXT_STEPS: Mapping[type[AutumnError], str] = {
     ConnectFailed: "Check AUTUMN_BASE_URL and the network, or run autumn doctor.",
@@ -90,14 +94,37 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for column in columns:
-        drawn.add_column(column, overflow="fold")
-    for row in rows:
-        drawn.add_row(*(Text(_lines(cell)) for cell in row))
     width = None if sys.stdout.isatty() else _WIDTH_OF_A_FILE
     # rich alone would still send bold under NO_COLOR, which is for people who want no escape sequences at all.
-    Console(width=width, highlight=False, color_system=None if os.environ.get("NO_COLOR") else "auto").print(drawn)
+    console = Console(width=width, highlight=False, color_system=None if os.environ.get("NO_COLOR") else "auto")
+    texts = [[_lines(cell) for cell in row] for row in rows]
+    fit = _how_many_fit(columns, texts, console.width)
+    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for column in columns[:fit]:
+        drawn.add_column(column, overflow="fold", no_wrap=_is_whole(column))
+    for row in texts:
+        drawn.add_row(*map(Text, row[:fit]))
+    console.print(drawn)
+    if fit < len(columns):
+        note(f"This terminal is too narrow for {', '.join(columns[fit:])}; --format json shows everything.")
+
+
+def _is_whole(column: str) -> bool:
+    """Tell whether a column must not be broken: nobody can copy an id that stands on two lines."""
+    return column in {"id", "time"} or column.endswith("_id")
+
+
+def _how_many_fit(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> int:
+    """Return how many of the columns, from the left, can be read in `width`; at least one."""
+    taken = -_BETWEEN_COLUMNS
+    for number, column in enumerate(columns):
+        lines = [line for row in rows for line in row[number].splitlines()]
+        words = [max(map(len, line.split()), default=0) for line in lines]
+        needed = max(map(len, lines), default=0) if _is_whole(column) else min(max(words, default=0), _LONG_WORD)
+        taken += max(len(column), needed) + _BETWEEN_COLUMNS
+        if taken > width:
+            return max(1, number)
+    return len(columns)
 
 
 def note(text: str) -> None:
@@ -116,31 +143,42 @@ def confirm(question: str, *, yes: bool) -> None:
     Raises:
         typer.Exit: with the code `NO`.
     """
-    with _interruptible():
-        if yes or (can_ask() and typer.confirm(question, err=True)):
-            return
+    if yes or (can_ask() and _asked(lambda: typer.confirm(question, err=True))):
+        return
     note("Nothing was done." if can_ask() else f"{question} There is no terminal to ask on; add --yes to do it.")
     raise typer.Exit(NO)
 
 
-def choose(question: str, choices: Sequence[_C]) -> _C:
-    """Ask until the answer is the number of one of `choices`."""
+def choose(question: str, choices: Mapping[_C, str]) -> _C:
+    """Ask until the answer is the number of one of `choices`, each of which is explained.
+
+    Raises:
+        typer.Exit: Ctrl-C, with the code `NO`.
+    """
     note(question)
-    for number, choice in enumerate(choices, start=1):
-        note(f"  {number}  {choice}")
+    width = max(map(len, choices))
+    for number, (choice, meaning) in enumerate(choices.items(), start=1):
+        note(f"  {number}  {choice:{width}}  {meaning}")
     while True:
-        with _interruptible():
-            answer = typer.prompt("Number", err=True)
+        answer = _asked(lambda: typer.prompt("Number", err=True))
+        if answer is None:
+            note("Nothing was done.")
+            raise typer.Exit(NO)
         if answer.isdecimal() and 1 <= int(answer) <= len(choices):
-            return choices[int(answer) - 1]
+            return list(choices)[int(answer) - 1]
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C end a question at once: asyncio only notes it until the next await, and the question would wait."""
+def _asked(question: Callable[[], _A]) -> _A | None:
+    """Return the answer, or None for Ctrl-C, which is a no.
+
+    Ctrl-C ends a question at once: asyncio would only note it until the next await, and the question would wait.
+    """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        yield
+        return question()
+    except typer.Abort:
+        note("")
+        return None
     finally:
         signal.signal(signal.SIGINT, before)
 

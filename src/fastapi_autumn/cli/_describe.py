@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
-__all__ = ["amount", "describe_item", "describe_price", "describe_trial"]
+__all__ = ["amount", "describe_item", "describe_price", "describe_trial", "money"]
 
 _SIGNS = {"USD": "$", "EUR": "€", "GBP": "£"}
 _EVERY = {"semi_annual": "half-year"}
@@ -14,7 +14,7 @@ def describe_price(price: Mapping[str, Any] | None, currency: str = "USD") -> st
     """What a plan itself costs, such as `$20 per month`; empty for nothing."""
     if not price:
         return ""
-    return f"{_money(price.get('amount'), currency)} {_per(price)}".rstrip()
+    return f"{money(price.get('amount'), currency)} {_per(price)}".rstrip()
 
 
 def describe_trial(trial: Mapping[str, Any] | None) -> str:
@@ -44,7 +44,7 @@ def describe_item(
     how = f" ({', '.join(ways)})" if ways else ""
     then = "then " if included else ""
     tiers = price.get("tiers")
-    costs = f"by tier, {each}" if tiers else f"{_money(price.get('amount'), currency)} {each}"
+    costs = f"by tier, {each}" if tiers else f"{money(price.get('amount'), currency)} {each}"
     yield f"{then}{costs} {_per(price)}".rstrip() + how
     if tiers:
         yield from _tiers(tiers, currency)
@@ -55,8 +55,8 @@ def _tiers(tiers: list[Mapping[str, Any]], currency: str) -> Iterator[str]:
     for tier in tiers:
         to = tier["to"]
         reach = f"above {amount(before)}" if to == "inf" else f"up to {amount(to)}"
-        flat = f" + {_money(tier['flat_amount'], currency)} once" if tier.get("flat_amount") else ""
-        yield f"  {reach}: {_money(tier.get('amount') or 0, currency)}{flat}"
+        flat = f" + {money(tier['flat_amount'], currency)} once" if tier.get("flat_amount") else ""
+        yield f"  {reach}: {money(tier.get('amount') or 0, currency)}{flat}"
         before = before if to == "inf" else Decimal(str(to))
 
 
@@ -65,8 +65,12 @@ def amount(number: Any) -> str:
     return f"{Decimal(str(number)).normalize():,f}"
 
 
-def _money(number: Any, currency: str) -> str:
-    text = amount(number or 0)
+def money(number: Any, currency: str) -> str:
+    """An amount of money, such as `$20` or `9.50 CHF`."""
+    value = Decimal(str(number or 0))
+    if value < 0:
+        return f"-{money(-value, currency)}"
+    text = amount(value)
     if "." in text and len(text.partition(".")[2]) == 1:
         text += "0"
     sign = _SIGNS.get(currency)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fastapi_autumn.errors import ConfigurationError
 
-__all__ = ["set_variables"]
+__all__ = ["names_in", "set_variables"]
 
 
 def set_variables(path: Path, variables: Mapping[str, str | None]) -> list[str]:
@@ -41,6 +41,12 @@ def set_variables(path: Path, variables: Mapping[str, str | None]) -> list[str]:
     if changed:
         _replace(path, "".join(kept))
     return changed
+
+
+def names_in(path: Path) -> list[str]:
+    """Return the names of the variables that the file at `path` sets; none where there is no file."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    return re.findall(r"^\s*(?:export\s+)?(\w+)\s*=", text, re.MULTILINE)
 
 
 def _sets(name: str, line: str) -> bool:

@@ -13,7 +13,7 @@ from fastapi_autumn.cli._catalog import read_remote
 from fastapi_autumn.client import AutumnClient, Repeat
 from fastapi_autumn.errors import UnexpectedAnswer
 
-__all__ = ["Decision", "Intent", "Pending", "find_pending", "update_body"]
+__all__ = ["MEANING", "Decision", "Intent", "Pending", "find_pending", "update_body"]
 
 Intent = Literal[
     "create_version",
@@ -25,6 +25,17 @@ Intent = Literal[
     "skip",
 ]
 """What becomes of the customers of a plan that changes; `propagate` and `skip` are for a variant of it."""
+
+MEANING: Mapping[Intent, str] = {
+    "create_version": "customers keep what they have; new ones get the new version",
+    "update_current": "customers get the change with the current version",
+    "update_current_and_migrate": "the same, and a migration is drafted",
+    "update_all_versions": "customers get the change, whichever version they are on",
+    "update_all_versions_and_migrate": "the same, and a migration is drafted",
+    "propagate": "the variant changes with its base",
+    "skip": "nothing changes in Autumn; the rest is pushed",
+}
+"""What a decision means for the customers who have the plan."""
 
 _ACTIONS: Mapping[str, Literal["create", "update", "delete"]] = {
     "create": "create",

@@ -1,8 +1,10 @@
 """`autumn doctor`: is everything set up that a service needs?"""
 
+import os
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from fastapi_autumn.cli._backend import CommandSettings, connect, document, run,
 from fastapi_autumn.cli._catalog import load
 from fastapi_autumn.cli._console import progress, sentence, show
 from fastapi_autumn.cli._conventions import FAILED, CatalogFile, OutputFormat, Prod
+from fastapi_autumn.cli._dotenv import names_in
 from fastapi_autumn.cli._pending import find_pending
 from fastapi_autumn.cli.refunds import open_store
 from fastapi_autumn.client import AutumnClient
@@ -65,7 +68,7 @@ async def _examine(config: Path, *, prod: bool) -> AsyncIterator[_Finding]:
     except AutumnError as error:
         yield _problem("settings", error)
         return
-    yield _Finding("settings", "ok", "every AUTUMN_ variable has a value that can be used")
+    yield _settings()
     yield _prices(loaded)
     try:
         settings = settings_for(prod=prod)
@@ -77,6 +80,18 @@ async def _examine(config: Path, *, prod: bool) -> AsyncIterator[_Finding]:
             async for finding in _ask_autumn(client, settings, config):
                 yield finding
     yield await _outbox(loaded)
+
+
+def _settings() -> _Finding:
+    """Look for variables that nothing reads: a misspelt one is silently without effect."""
+    known = [f"AUTUMN_{name.upper()}" for name in CommandSettings.model_fields]
+    given = {name.upper() for name in (*os.environ, *names_in(Path(".env"))) if name.upper().startswith("AUTUMN_")}
+    unknown = sorted(given - set(known))
+    if not unknown:
+        return _Finding("settings", "ok", "every AUTUMN_ variable has a value that can be used")
+    near = [(name, get_close_matches(name, known, n=1, cutoff=0.8)) for name in unknown]
+    said = "; ".join(f"{name} is no setting" + (f", did you mean {found[0]}?" if found else "") for name, found in near)
+    return _Finding("settings", "problem", f"{said}; correct it, or remove it")
 
 
 def _prices(settings: CommandSettings) -> _Finding:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 import uvicorn
 
+from fastapi_autumn.autumn import default_catalog
 from fastapi_autumn.cli._backend import CommandSettings
 from fastapi_autumn.cli._catalog import load_valid
 from fastapi_autumn.cli._console import confirm, moment, note
@@ -40,6 +41,7 @@ def serve(
 ) -> None:
     """Serve the emulator over HTTP until Ctrl-C.
 
+    A new emulator starts with autumn_config.py, or else with an example: 50 credits a month, a paid plan and a top-up.
     Anybody who reaches it has all its rights, so it listens on this machine only, unless --allow-remote is given.
 
     Examples:
@@ -51,8 +53,10 @@ def serve(
             f"{host} can be reached from other machines, and the emulator trusts everybody; "
             "leave out --host, or add --allow-remote if that is meant."
         )
-    catalog = None if config is None else load_valid(config)
-    with closing(open_emulator(_file(path), catalog=catalog)) as app:
+    catalog = default_catalog() if config is None else load_valid(config)
+    file = _file(path)
+    is_new = not file.exists()
+    with closing(open_emulator(file, catalog=catalog)) as app:
         if allow_remote:
             app.hosts = None
         listening = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, date_header=False)
@@ -64,6 +68,10 @@ def serve(
         shown = f"[{host}]" if ":" in host else host
         print(f"AUTUMN_BASE_URL=http://{shown}:{bound.getsockname()[1]}")
         print(f"AUTUMN_SECRET_KEY={EMULATOR_KEY}", flush=True)
+        if is_new:
+            source = config or Path("autumn_config.py")
+            example = "an example, because there is no autumn_config.py; autumn init writes one"
+            note(f"It is new, and has the plans of {source if source.exists() else example}.")
         note("The emulator serves; set these two where your service runs. Ctrl-C ends it.")
         with suppress(KeyboardInterrupt):  # the way to end it, which uvicorn hands on when it is done
             uvicorn.Server(listening).run(sockets=[bound])

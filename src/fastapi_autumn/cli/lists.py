@@ -1,16 +1,22 @@
 """`autumn customers`, `plans`, `features` and `events`: what Autumn has."""
 
+import asyncio
+import csv
+import json
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from itertools import compress
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from fastapi_autumn.cli._backend import connect, document, run, settings_for
-from fastapi_autumn.cli._console import fields, moment, note, progress, show
-from fastapi_autumn.cli._conventions import OutputFormat, Prod
+from fastapi_autumn.cli._console import fields, moment, note, printable, progress, show
+from fastapi_autumn.cli._conventions import Format, OutputFormat, Prod
 from fastapi_autumn.cli._describe import describe_item, describe_price
 from fastapi_autumn.client import AutumnClient, Repeat
 from fastapi_autumn.errors import AutumnError, UnexpectedAnswer
@@ -19,6 +25,8 @@ __all__ = ["customers", "events", "features", "plans"]
 
 _LONGEST_PAGE = 5000
 _AGO = re.compile(r"(\d+)([mhdw])")
+_LATE_MS = 120_000
+_PAUSE_SECONDS = 1.0
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=_LONGEST_PAGE, help="How many on a page.")]
@@ -123,19 +131,31 @@ def events(
     limit: Limit = 50,
     start_cursor: StartCursor = "",
     everything: All = False,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow", help="Go on with new ones as Autumn shows them, oldest first, until Ctrl-C.", show_default=False
+        ),
+    ] = False,
     output_format: OutputFormat = "table",
     prod: Prod = False,
 ) -> None:
     """List usage events, newest first.
 
+    A refund has a negative value, and the charge_id of the charge that it belongs to. With --follow, JSON has one event
+    on a line.
+
     Examples:
         autumn events --customer user_42 --since 24h
+        autumn events --customer user_42 --follow
         autumn events --feature ai_usage --all --format csv > usage.csv
     """
     now = datetime.now(UTC)
     start, end = _milliseconds(since, now, "--since"), None if until is None else _milliseconds(until, now, "--until")
     if end is not None and end <= start:
         raise typer.BadParameter("it has to be later than --since", param_hint="--until")
+    if follow and (until or everything or start_cursor):
+        raise typer.BadParameter("it has no end; leave out --until, --all and --start-cursor", param_hint="--follow")
     settings = settings_for(prod=prod)
 
     async def many() -> None:
@@ -148,9 +168,15 @@ def events(
         if feature:
             body["feature_id"] = feature
         async with connect(settings) as client:
+            if follow:
+                await _follow(client, body, output_format)
             await _show_pages(client, "events.list", body, _EVENT, output_format, everything=everything)
 
-    run(many())
+    if not follow:
+        run(many())
+        return
+    with suppress(KeyboardInterrupt):  # the way to end it
+        run(many())
 
 
 _Columns = Mapping[str, Callable[[Mapping[str, Any]], Any]]
@@ -158,6 +184,21 @@ _Columns = Mapping[str, Callable[[Mapping[str, Any]], Any]]
 
 def _field(name: str) -> Callable[[Mapping[str, Any]], Any]:
     return lambda one: one.get(name)
+
+
+def _property(name: str) -> Callable[[Mapping[str, Any]], Any]:
+    return lambda one: (one.get("properties") or {}).get(name)
+
+
+def _price(plan: Mapping[str, Any]) -> str:
+    """What the plan costs, or else what is bought with it, such as a top-up."""
+    bought = (
+        line
+        for item in plan.get("items") or ()
+        if item.get("price") and not item.get("included")
+        for line in describe_item(item, str(item.get("feature_id")))
+    )
+    return describe_price(plan.get("price")) or ", ".join(bought)
 
 
 _CUSTOMER: _Columns = {
@@ -173,7 +214,7 @@ _PLAN: _Columns = {
     "group": _field("group"),
     "version": _field("version"),
     "kind": lambda one: "add-on" if one.get("add_on") else "auto-enabled" if one.get("auto_enable") else "",
-    "price": lambda one: describe_price(one.get("price")),
+    "price": _price,
     "features": lambda one: ", ".join(str(item.get("feature_id")) for item in one.get("items") or ()),
     "archived": _field("archived"),
 }
@@ -197,8 +238,11 @@ _PLAN_ALONE: _Columns = {
 _EVENT: _Columns = {
     "time": lambda one: moment(one.get("timestamp")),
     "customer_id": _field("customer_id"),
-    "feature_id": _field("feature_id"),
     "value": _field("value"),
+    "model": _property("model"),
+    "reason": _property("reason"),
+    "charge_id": _property("charge_id"),
+    "feature_id": _field("feature_id"),
     "id": _field("id"),
 }
 
@@ -253,6 +297,46 @@ async def _show_pages(
         note(f"There is more: add --start-cursor {cursor} for the next page, or --all.")
 
 
+async def _follow(client: AutumnClient, body: Mapping[str, Any], output_format: Format) -> NoReturn:
+    """Print events as they come, for ever.
+
+    Autumn's log is filled out of order and up to a minute late, so each look goes back two minutes behind the newest.
+    """
+    seen: dict[str, int] = {}
+    start, newest, oldest = body["custom_range"]["start"], 0, 0
+    _print_event(list(_EVENT), output_format, names=True)
+    while True:
+        found, cursor = await _page(client, "events.list", {**body, "custom_range": {"start": start}})
+        while newest and cursor:  # the first look shows one page, the others miss nothing
+            asked = {**body, "custom_range": {"start": start}, "start_cursor": cursor}
+            more, cursor = await _page(client, "events.list", asked)
+            found += more
+        for event in reversed(found):
+            if event["id"] not in seen and event["timestamp"] >= oldest:
+                document = event if output_format == "json" else None
+                _print_event([read(event) for read in _EVENT.values()], output_format, document=document)
+            seen[event["id"]] = event["timestamp"]
+        oldest = oldest or min(seen.values(), default=0)  # what the first page left out stays out
+        newest = max([newest, *seen.values()])
+        start = max(start, newest - _LATE_MS)
+        seen = {event_id: when for event_id, when in seen.items() if when >= start}
+        await asyncio.sleep(_PAUSE_SECONDS)
+
+
+def _print_event(
+    cells: Sequence[Any], output_format: Format, *, names: bool = False, document: Mapping[str, Any] | None = None
+) -> None:
+    if output_format == "json":
+        if document is not None:
+            print(json.dumps(document, ensure_ascii=False), flush=True)
+    elif output_format == "csv":
+        csv.writer(sys.stdout, lineterminator="\n").writerow(cells)
+        sys.stdout.flush()
+    elif not names:
+        # Nobody knows the widths of what is still to come, so each line is read by itself.
+        print("  ".join(printable(cell) for cell in cells[:-1] if cell not in {None, ""}), flush=True)
+
+
 async def _page(
     client: AutumnClient, operation: str, body: Mapping[str, Any]
 ) -> tuple[list[Mapping[str, Any]], str | None]:
@@ -289,6 +373,11 @@ def _show_catalog(
 
 def _show_many(found: Sequence[Mapping[str, Any]], columns: _Columns, output_format: OutputFormat, **rest: Any) -> None:
     rows = [[read(one) for read in columns.values()] for one in found]
+    if output_format == "table" and rows:
+        # Columns in which nothing stands only make the others narrower.
+        said = [any(cell not in {None, "", False} for cell in column) for column in zip(*rows, strict=True)]
+        columns = dict(compress(columns.items(), said))
+        rows = [list(compress(row, said)) for row in rows]
     show(output_format, list(columns), rows, document={"list": found, **rest}, empty="There are none.")
 
 

@@ -12,8 +12,8 @@ from fastapi_autumn.catalog import diff as differences
 from fastapi_autumn.cli._backend import CommandSettings, connect, run, settings_for
 from fastapi_autumn.cli._catalog import load_valid, read_remote
 from fastapi_autumn.cli._console import can_ask, choose, confirm, note, progress, show
-from fastapi_autumn.cli._conventions import NO, CatalogFile, OutputFormat, Prod, Yes
-from fastapi_autumn.cli._pending import Decision, Intent, Pending, find_pending, update_body
+from fastapi_autumn.cli._conventions import NO, CatalogFile, Format, OutputFormat, Prod, Yes
+from fastapi_autumn.cli._pending import MEANING, Decision, Intent, Pending, find_pending, update_body
 from fastapi_autumn.client import AutumnClient, Repeat
 from fastapi_autumn.errors import AutumnError, CatalogError, ConfigurationError
 
@@ -59,6 +59,7 @@ def push(
         ),
     ] = None,
     yes: Yes = False,
+    output_format: OutputFormat = "table",
     prod: Prod = False,
 ) -> None:
     """Make Autumn's catalog the one of the file: shows the difference, then asks.
@@ -70,6 +71,7 @@ def push(
         autumn push
         autumn push --yes
         autumn push --yes --intent pro=create_version
+        autumn push --yes --format json
         autumn push --prod
     """
     intents = dict(_read_intent(text) for text in intent or ())
@@ -91,11 +93,11 @@ def push(
         async with connect(settings) as client:
             with progress("Comparing with Autumn"):
                 pending = await find_pending(client, local)
-            _show(pending, "table", where=_place(settings))
+            if output_format == "table" or not pending.changes:
+                _show(pending, output_format, where=_place(settings))
             if not pending.changes:
                 return
-            if pending.blocked:
-                raise CatalogError(f"Autumn refuses a change: {'; '.join(pending.blocked)}. Nothing was pushed.")
+            _refuse_blocked(pending)
             decided = _decide(pending.decisions, intents, bases)
             skipped = {plan_id for plan_id, chosen in decided.items() if chosen == "skip"}
             skipped |= {variant_id for variant_id, base_id in bases.items() if base_id in skipped}
@@ -103,15 +105,29 @@ def push(
             if left_out:
                 note(f"Skipped: {', '.join(f'{change.kind} {change.id}' for change in left_out)}.")
             if not pending.changes:
+                _done(Pending((), {}, (), ()), output_format, settings)
                 return
             _ask(pending, settings, yes=yes)
             with progress("Pushing"):
                 await _revive(client, pending)
                 await _update(client, local, pending, decided)
                 await _archive(client, local, pending)
-            print(f"Pushed {_count(pending)} to {_place(settings)}.")
+            _done(pending, output_format, settings)
 
     run(do())
+
+
+def _refuse_blocked(pending: Pending) -> None:
+    if pending.blocked:
+        raise CatalogError(f"Autumn refuses a change: {'; '.join(pending.blocked)}. Nothing was pushed.")
+
+
+def _done(pending: Pending, output_format: Format, settings: CommandSettings) -> None:
+    """Say what was pushed: for programs the changes, for people how many they were."""
+    if output_format != "table":
+        _show(pending, output_format, where=_place(settings))
+    elif pending.changes:
+        print(f"Pushed {_count(pending)} to {_place(settings)}.")
 
 
 def _read_intent(text: str) -> tuple[str, Intent]:
@@ -154,7 +170,7 @@ def _decide(
             decided[one.plan_id] = given
         else:
             question = f"Plan {one.plan_id} changes and {one.reason}. What now?"
-            decided[one.plan_id] = choose(question, one.choices)
+            decided[one.plan_id] = choose(question, {choice: MEANING[choice] for choice in one.choices})
     return decided
 
 
@@ -192,7 +208,7 @@ async def _revive(client: AutumnClient, pending: Pending) -> None:
         await client.call(f"{home}/{change.id}", {"archived": False}, repeat=Repeat.IDEMPOTENT)
 
 
-def _show(pending: Pending, output_format: OutputFormat, *, where: str) -> None:
+def _show(pending: Pending, output_format: Format, *, where: str) -> None:
     rows = pending.rows()
     if output_format == "csv":
         rows = [[action, what, "; ".join(detail)] for action, what, detail in rows]
