@@ -59,6 +59,8 @@ class Talk:
                 yield b"a word\n" * 2000
                 if waits:
                     await self.go_on.wait()
+                if ask.how == "settles at the end":
+                    charge.settle(8)
                 if ask.how == "fails again":
                     raise ValueError(ask.how)
                 yield b"the end\n"

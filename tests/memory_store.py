@@ -113,7 +113,7 @@ class MemoryStore:
     def _beat(self, batch: Batch) -> None:
         row = WorkerRow(batch.worker_id, batch.beat, batch.complete_to, batch.seen_at)
         known = self.database.workers.get(batch.worker_id)
-        if batch.confirmed and (known is None or known.row.beat < batch.confirmed):
+        if batch.confirmed and (known is None or not batch.confirmed <= known.row.beat < batch.beat):
             raise TakenForDeadError
         if known is None:
             self.database.workers[batch.worker_id] = _Worker(row, self.account.key_digest)

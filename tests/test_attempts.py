@@ -105,6 +105,19 @@ async def test_hang_up_that_was_paid_pays_for_the_next_attempt(talk):
         assert await talk.service.used() == 5
 
 
+async def test_what_the_whole_answer_costs_is_paid(talk):
+    """A handler that settles when it is done is paid for the whole answer, also if half of it was paid before."""
+    async with talk.service.serving() as client:
+        await hang_up(client, "settles at the end")
+        second = await come_back(client, "settles at the end")
+        third = await come_back(client, "settles at the end")
+
+        assert second.text.endswith("the end\n")
+        assert code(third) == (409, "already_answered")
+        assert len(set(talk.ran)) == 1
+        assert await talk.service.used() == 8
+
+
 async def test_paid_charge_serves_one_more_attempt(talk):
     """A caller who hangs up twice has used the charge up: the third attempt has a price of its own."""
     talk.hanging = 2

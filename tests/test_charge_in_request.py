@@ -99,3 +99,73 @@ async def test_a_caller_who_leaves_a_websocket_pays(tmp_path, refund_on_disconne
                 raise WebSocketDisconnect(1001)
 
         assert await service.used() == paid
+
+
+async def test_a_limit_on_time_that_the_handler_explains_is_a_failure(tmp_path):
+    """The caller stayed to the end, so it was not they who had the work cancelled, whatever the status says."""
+    service = Service(tmp_path)
+
+    @service.app.post("/ai/chat")
+    async def chat() -> str:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None) as limit, service.autumn.charge("ada", "large"):
+                limit.reschedule(0)
+                await asyncio.Event().wait()
+        return "The model did not answer in time."
+
+    async with service.calling() as client:
+        assert (await client.post("/ai/chat")).status_code == 200
+        assert await service.used() == 0
+
+
+async def test_a_task_that_outlives_its_request_is_outside_of_it(tmp_path):
+    """A queue's worker that a request happened to start has no caller who could leave: a cancellation is a failure."""
+    service = Service(tmp_path)
+    jobs: asyncio.Queue[str] = asyncio.Queue()
+    begun = asyncio.Event()
+    workers = []
+
+    async def work() -> None:
+        customer = await jobs.get()
+        async with service.autumn.charge(customer, "large"):
+            begun.set()
+            await asyncio.Event().wait()
+
+    @service.app.post("/ai/jobs", status_code=202)
+    async def start() -> str:
+        workers.append(asyncio.create_task(work()))
+        return "accepted"
+
+    async with service.calling() as client:
+        await client.post("/ai/jobs")
+        jobs.put_nowait("carol")
+        await begun.wait()
+        workers[0].cancel()
+        await asyncio.wait(workers)
+
+        assert await service.used("carol") == 0
+
+
+async def test_a_job_that_ends_after_its_request_is_cancelled_for_nobody(tmp_path):
+    """Its block began inside of a request that was answered well; its own limit on time is a failure all the same."""
+    service = Service(tmp_path)
+    begun = asyncio.Event()
+    jobs = []
+
+    async def job() -> None:
+        async with service.autumn.charge("ada", "large"):
+            begun.set()
+            await asyncio.Event().wait()
+
+    @service.app.post("/ai/jobs", status_code=202)
+    async def start() -> str:
+        jobs.append(asyncio.create_task(job()))
+        await begun.wait()
+        return "accepted"
+
+    async with service.calling() as client:
+        await client.post("/ai/jobs")
+        jobs[0].cancel()
+        await asyncio.wait(jobs)
+
+        assert await service.used() == 0

@@ -156,3 +156,52 @@ async def test_servers_whose_send_fails(tmp_path, path):
             await service.app(scope, receive, send)
 
         assert await service.used() == 5
+
+
+@pytest.mark.parametrize("waits_for", ["the caller", "the model"])
+async def test_limit_on_time_in_mid_stream(tmp_path, waits_for):
+    """A service that is too slow gives the credits back, and not to a caller who stops reading until it gives up."""
+    service = Service(tmp_path)
+    stopped = asyncio.Event()
+
+    @service.app.post("/ai/stream")
+    async def stream(charge: Annotated[Charge, Depends(CreditGate(model=lambda: "large"))]) -> StreamingResponse:
+        async def words() -> AsyncIterator[str]:
+            yield "word "
+            if waits_for == "the model":
+                stopped.set()
+                await asyncio.Event().wait()
+            while True:
+                yield "word "
+
+        return StreamingResponse(words())
+
+    messages = [{"type": "http.request", "body": b"", "more_body": False}]
+
+    async def receive() -> Any:
+        return messages.pop() if messages else await asyncio.get_running_loop().create_future()
+
+    parts = 0
+
+    async def send(message: Any) -> None:
+        nonlocal parts
+        parts += 1
+        if parts > 3:
+            stopped.set()
+            await asyncio.Event().wait()
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "method": "POST",
+        "path": "/ai/stream",
+        "query_string": b"",
+        "headers": [(b"x-user", b"ada")],
+    }
+    async with service.autumn.running():
+        answering = asyncio.create_task(service.app(scope, receive, send))
+        await stopped.wait()
+        answering.cancel()
+        await asyncio.wait([answering])
+
+        assert await service.used() == (5 if waits_for == "the caller" else 0)

@@ -70,7 +70,7 @@ class Ending:
             self._decide(Outcome.GONE)
 
     def send_failed(self) -> None:
-        """Note that the server could not send: newer servers report a disconnect in this way."""
+        """Note that the caller did not take what was sent: they were gone, or did not read until this was cut off."""
         self._decide(Outcome.GONE)
 
     def route_is_hidden(self) -> None:

@@ -76,12 +76,24 @@ class RequestState:
     under_key: list[tuple[str, Charge]] = field(default_factory=list)
     """What each of the attempt's charges was opened for, and the charge."""
 
-    def adopt(self, charge: Charge) -> None:
+    cancelled: list[Charge] = field(default_factory=list)
+    """Charges whose work was cancelled before the request ended."""
+
+    def adopt(self, charge: Charge, *, cancelled: bool) -> None:
         """Let a charge end as this request ends, or has ended."""
+        if cancelled:
+            self.cancelled.append(charge)
         if self.outcome is None:
             self.charges.append(charge)
         else:
-            charge.finish(self.outcome)
+            charge.finish(self.outcome_of(charge, self.outcome))
+
+    def outcome_of(self, charge: Charge, outcome: Outcome) -> Outcome:
+        """Tell how a charge ends if the request ends in `outcome`.
+
+        Where the caller stayed to the end, it was not they who had the work cancelled: it ran into a limit on time.
+        """
+        return Outcome.FAILED if outcome is Outcome.DONE and charge in self.cancelled else outcome
 
 
 current_request: ContextVar[RequestState | None] = ContextVar("fastapi_autumn_request", default=None)

@@ -195,6 +195,9 @@ class Autumn:
         if payer is None:
             raise ConfigurationError("There is nobody to charge: the id of the customer is not one that Autumn takes.")
         request = current_request.get()
+        if request is not None and request.outcome is not None:
+            # A task that outlived the request which started it: a queue's worker, a job that was accepted with a 202.
+            request = None
         async with (
             self.running() as runtime,
             runtime.charges.charge(
@@ -271,11 +274,10 @@ class Autumn:
             sender = Sender(outbox, delivery.deliver, machine=machine)
             sender.start()
             stack.push_async_callback(sender.stop, within=within)
-            silence = settings.outbox_lease + settings.timeout + settings.event_delay
             rescuer = Rescuer(
                 outbox,
                 delivery.find_unwritten,
-                silence=silence,
+                silence=settings.silence,
                 knows_the_time=delivery.knows_the_time,
                 machine=machine,
             )

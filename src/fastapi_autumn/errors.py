@@ -17,7 +17,8 @@ The bases are cut by what a caller can do about it::
     └── Unavailable                 neither a yes nor a no
         ├── NotSent                 nothing reached Autumn; safe to repeat
         │   ├── ConnectFailed       refused, unresolved, no TLS
-        │   └── Overloaded          the limit on concurrent calls, or the circuit breaker
+        │   └── Overloaded          the limit on concurrent calls
+        │       └── CircuitOpen     the circuit breaker
         ├── RateLimited             429; not done; `retry_after`
         └── Uncertain               may have happened; `status`, `code`, `message` where there was an answer
             ├── NoAnswer            timed out or dropped after the request may have left
@@ -36,6 +37,7 @@ __all__ = [
     "AmountError",
     "AutumnError",
     "CatalogError",
+    "CircuitOpen",
     "ConfigurationError",
     "ConnectFailed",
     "CustomerNotFound",
@@ -163,7 +165,11 @@ class ConnectFailed(NotSent):
 
 
 class Overloaded(NotSent):
-    """Held back on this side: too many calls to Autumn at once, or Autumn is known to be down."""
+    """Held back on this side: too many calls to Autumn at once."""
+
+
+class CircuitOpen(Overloaded):
+    """Held back on this side, because Autumn is known to be down."""
 
 
 class RateLimited(Unavailable):

@@ -23,6 +23,7 @@ from starlette.websockets import WebSocketClose
 
 from fastapi_autumn._attempts import finish
 from fastapi_autumn._browsers import is_emulators_page
+from fastapi_autumn._exact import exact
 from fastapi_autumn._identity import customer_from, from_request_user
 from fastapi_autumn._openapi import document
 from fastapi_autumn._refusals import answer, body_too_large, not_authenticated, on_a_websocket
@@ -219,7 +220,7 @@ def _close(state: RequestState, outcome: Outcome) -> None:
     for charge in state.charges:
         if outcome is not Outcome.DONE and not charge.closed:
             _log.info("charge %s of %s ended as %s", charge.id, charge.customer.id, outcome.value)
-        charge.finish(outcome)
+        charge.finish(state.outcome_of(charge, outcome))
 
 
 class _WithoutLifespan:
@@ -329,6 +330,12 @@ class _Watch:
         except OSError:
             ending.send_failed()
             raise
+        except asyncio.CancelledError:
+            # The server was waiting for the caller to read. Whoever reads up to the end and then stops must not have
+            # the price given back by this service's own limit on time.
+            if ending.started and message["type"] != "http.response.start":
+                ending.send_failed()
+            raise
         if decides:
             ending.sent(message)
 
@@ -349,7 +356,8 @@ class _Watch:
 def _credit_headers(charges: Sequence[Charge]) -> list[tuple[bytes, bytes]]:
     if not charges:
         return []
-    cost = sum((charge.cost for charge in charges), start=Decimal(0))
+    with exact():
+        cost = sum((charge.cost for charge in charges), start=Decimal(0))
     headers = [(b"autumn-credits-charged", str(to_json_number(cost)).encode())]
     balance = charges[-1].balance
     if balance is not None and not balance.unlimited:

@@ -103,6 +103,14 @@ class AutumnSettings(BaseSettings):
     shutdown_timeout: float = Field(default=10.0, ge=0)
     """Seconds for each of the four steps of a shutdown; what is not delivered by then stays for the next start."""
 
+    @property
+    def silence(self) -> float:
+        """Seconds without a commit after which a worker is taken for dead.
+
+        Up to the lease it may begin a deduction, which may take up to the time-out, and then the event log may be late.
+        """
+        return self.outbox_lease + self.timeout + self.event_delay
+
     @field_validator("secret_key")
     @classmethod
     def _looks_like_a_secret_key(cls, key: SecretStr | None) -> SecretStr | None:

@@ -15,7 +15,7 @@ from fastapi_autumn.charge import Charge, Charges, Delivery
 from fastapi_autumn.client import AutumnClient
 from fastapi_autumn.customers import KnownCustomers
 from fastapi_autumn.emulator import EMULATOR_KEY, Emulator
-from fastapi_autumn.errors import ConnectFailed, NoAnswer, Overloaded
+from fastapi_autumn.errors import CircuitOpen, ConnectFailed, NoAnswer
 from fastapi_autumn.pricing import ModelPrices
 from fastapi_autumn.settlement.entry import Entry
 from fastapi_autumn.settlement.outbox import Outbox
@@ -87,7 +87,7 @@ async def _refused(line: Line, arrive: Any, operation: str, key: str | None) -> 
 
 
 async def _held_back(line: Line, arrive: Any, operation: str, key: str | None) -> Answer:
-    raise Overloaded(operation, "Autumn is down", retry_after=1)
+    raise CircuitOpen(operation, "Autumn is down", retry_after=1)
 
 
 async def _lost(line: Line, arrive: Any, operation: str, key: str | None) -> Answer:

@@ -416,6 +416,23 @@ async def test_a_call_that_is_not_billed(bench):
     assert "0 credits of ada" in repr(charge)
 
 
+@pytest.mark.parametrize("policy", ["allow", "deny"])
+async def test_a_flood_is_not_served_unverified(policy):
+    """What this service holds back itself is refused, whatever is to be done when Autumn cannot be asked."""
+    async with bench_of(on_unavailable=policy, max_concurrency=1, max_waiting=2) as bench:
+        await bench.open("small")
+        release = asyncio.Event()
+        bench.line.fault("balances.check", "meanwhile")
+        bench.line.meanwhile = release.wait
+        flood = [asyncio.create_task(bench.open("small")) for _ in range(20)]
+        refused, _ = await asyncio.wait(flood, return_when=asyncio.FIRST_COMPLETED)
+        release.set()
+        await asyncio.wait(flood)
+
+        assert {type(task.exception()) for task in refused} == {Overloaded}
+        assert all(task.exception() or task.result().verified for task in flood)
+
+
 async def test_many_at_once_on_little(bench):
     """Of 300 calls at once on 50 credits, 10 are served, and the books say so."""
     results = await asyncio.gather(*(bench.open() for _ in range(300)), return_exceptions=True)

@@ -1,14 +1,16 @@
 """What is done at Autumn for an entry, step by step: each credit moves once, whatever gets lost on the way."""
 
 import asyncio
-from decimal import Decimal
+import contextlib
+from decimal import Context, Decimal, FloatOperation, Inexact, localcontext
 
 import pytest
 
 from charge.bench import ADA, FAULTS
 from fastapi_autumn.charge import _event_log
-from fastapi_autumn.errors import CustomerNotFound, Unavailable
+from fastapi_autumn.errors import CustomerNotFound, NoAnswer, Unavailable
 from fastapi_autumn.models import EventTotal
+from fastapi_autumn.pricing import ModelPrices
 from fastapi_autumn.settlement.entry import STALE_MS, Doubt
 from fastapi_autumn.settlement.store import WorkerRow
 from settlement.entries import a_charge
@@ -415,6 +417,20 @@ async def test_a_refund_that_the_new_month_has_no_room_for(bench):
     assert bench.used == 0
 
 
+@pytest.mark.parametrize("fault", ["none", "answer lost"])
+async def test_the_applications_own_decimals_change_nothing(bench, fault):
+    """Refunds are exact, and unknown outcomes are settled, whatever precision and traps the application has set."""
+    bench.charges._prices = ModelPrices({"large": "12.3456789"})
+    with localcontext(Context(prec=3, traps=[Inexact, FloatOperation])):
+        bench.line.fault("balances.check", fault)
+        with contextlib.suppress(NoAnswer):
+            charge = await bench.open("large")
+            charge.settle("0.3333")
+        await bench.settle()
+
+    assert bench.used == (Decimal("0.3333") if fault == "none" else 0)
+
+
 async def test_a_shortfall_that_a_person_retries(bench):
     """After the customer has got more credits a retry takes what is missing, and no more: the log knows the rest."""
     charge = await bench.open("all")
@@ -546,6 +562,18 @@ async def test_charges_that_were_never_written_are_found(bench, monkeypatch):
         entry = found[charge.id]
         assert (entry.credits, entry.cost, entry.doubt) == (charge.credits, 0, Doubt.UNKNOWN)
         assert (entry.customer_id, entry.feature_id) == (ADA.id, "ai_usage")
+
+
+async def test_a_restored_backup_gives_back_nothing_that_was_written_since(bench):
+    """A worker lived on after the copy was made: what its row does not know of was settled long ago."""
+    worker = WorkerRow("a-worker", beat=1, complete_to=0, seen_at=bench.machine.ms)
+    for number, seconds in enumerate((0, bench.settings.silence - 1, 2, 3600), start=1):
+        bench.machine.advance(seconds=seconds)
+        properties = {"charge_id": f"a-worker-{number}"}
+        await bench.client.balances.track("ada", feature_id="ai_usage", value=1, properties=properties)
+    found = {entry.charge_id for entry in await bench.delivery.find_unwritten(worker)}
+
+    assert found == {"a-worker-1", "a-worker-2"}
 
 
 async def test_what_is_found_is_given_back_once(bench):

@@ -163,6 +163,17 @@ async def test_a_database_that_has_gone_back_is_noticed(store):
     assert await rows(store) == {}
 
 
+@pytest.mark.parametrize("beat", [7, 9])
+async def test_a_twin_is_noticed(store, beat):
+    """A process that was cloned, or put back to a snapshot of its memory, numbers charges as its twin has done."""
+    await store.commit(a_batch("w", beat=4))
+    await store.commit(a_batch("w", beat=beat, confirmed=4))
+
+    with pytest.raises(TakenForDeadError):
+        await store.commit(a_batch("w", due("w-1"), beat=7, confirmed=6))
+    assert await rows(store) == {}
+
+
 @pytest.mark.parametrize("confirmed", [0, 3])
 async def test_a_lost_answer_is_no_reason_to_think_so(store, confirmed, monkeypatch):
     """A commit that got through without the worker knowing leaves the database ahead of it, which is no harm."""

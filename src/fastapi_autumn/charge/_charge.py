@@ -6,10 +6,12 @@ from collections.abc import Callable
 from decimal import Decimal
 
 from fastapi_autumn import telemetry
+from fastapi_autumn._exact import exact
 from fastapi_autumn.models import Balance, Customer
 from fastapi_autumn.pricing import rounded_up
 from fastapi_autumn.settings import AutumnSettings
 from fastapi_autumn.settlement import Entry, Outcome, Verdict, by_default
+from fastapi_autumn.settlement.replies import PaidCharge
 
 __all__ = ["Charge"]
 
@@ -37,6 +39,7 @@ class Charge:
         "_entry",
         "_lock",
         "_loop",
+        "_paid",
         "_settings",
         "balance",
         "cost",
@@ -58,11 +61,11 @@ class Charge:
         verified: bool = True,
         settings: AutumnSettings,
         end: Callable[[Entry], None],
-        closed: bool = False,
+        earlier: PaidCharge | None = None,
     ) -> None:
         self._end = end
         self._settings = settings
-        self._closed = closed
+        self._closed = False
         self._entry = entry
         self._loop = asyncio.get_running_loop()
         # Decides which of two threads closes the charge. The event loop never waits for it longer than for a flag.
@@ -74,6 +77,12 @@ class Charge:
         self.credits = self.cost = entry.credits
         self.balance = balance
         self.verified = verified
+        # What an earlier attempt under the caller's key came to. Whoever hung up half-way and comes again is served for
+        # that; if the whole answer costs more, `entry` is the difference.
+        self._paid: Decimal | None = None
+        if earlier is not None:
+            self.id, self.credits = earlier.charge_id, earlier.credits
+            self.cost = self._paid = earlier.cost
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
@@ -105,7 +114,9 @@ class Charge:
 
     def cost_after(self, outcome: Outcome) -> Decimal:
         """Return what the call costs in credits if it ends in `outcome`."""
-        return self.cost if self._closed else self._by_default(outcome).credits
+        if self._closed or self._paid is not None:
+            return self.cost
+        return self._by_default(outcome).credits
 
     def finish(self, outcome: Outcome) -> None:
         """Close the charge the way the call ended, unless it is closed already."""
@@ -116,14 +127,15 @@ class Charge:
 
     def _close(self, verdict: Verdict) -> bool:
         with self._lock:
-            if self._closed:
+            if self._closed or (self._paid is not None and verdict.credits <= self._paid):
                 return False
             self._closed = True
             self.cost = verdict.credits
         # A call that was not billed counts, too, and leaves nothing to do.
         telemetry.charges.add(1, {"outcome": _kind(verdict, self.credits)})
         if self.credits:
-            ended = self._entry._replace(cost=verdict.credits, reason=verdict.reason)
+            with exact():
+                ended = self._entry._replace(cost=verdict.credits - (self._paid or 0), reason=verdict.reason)
             if _is_running(self._loop):
                 self._end(ended)
             else:

@@ -1,5 +1,6 @@
 """Taking the credits, and deciding how it ends."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from fastapi_autumn.charge._charging import WAYS, WayOfCharging, not_taken
 from fastapi_autumn.client import AutumnClient
 from fastapi_autumn.customers import KnownCustomers
 from fastapi_autumn.errors import (
+    CircuitOpen,
     CustomerNotFound,
     InsufficientCredits,
     Overloaded,
@@ -86,7 +88,7 @@ class Charges:
         properties: Mapping[str, Any] | None = None,
         charging: Charging | None = None,
         gone: tuple[type[BaseException], ...] = (),
-        leave_to_request: Callable[[Charge], None] | None = None,
+        leave_to_request: Callable[..., None] | None = None,
     ) -> AsyncIterator[Charge]:
         """Charge for what happens inside.
 
@@ -108,7 +110,7 @@ class Charges:
             yield charge
         except BaseException as error:
             if leave_to_request is not None and (isinstance(error, gone) or not isinstance(error, Exception)):
-                leave_to_request(charge)
+                leave_to_request(charge, cancelled=isinstance(error, asyncio.CancelledError))
             else:
                 charge.finish(Outcome.GONE if isinstance(error, gone) else Outcome.FAILED)
             raise
@@ -119,12 +121,18 @@ class Charges:
         entry = self._entry(customer, self.settings.feature_id, Decimal(0), None, "deduct")
         return self._charge(not_taken(entry), customer, model)
 
-    def paid(self, customer: Customer, model: str, earlier: PaidCharge) -> Charge:
-        """Return a charge that was closed before, for a call that it has paid for."""
-        entry = self._entry(customer, self.settings.feature_id, earlier.credits, None, "deduct")
-        charge = self._charge(entry._replace(charge_id=earlier.charge_id), customer, model, closed=True)
-        charge.cost = earlier.cost
-        return charge
+    def paid(
+        self,
+        customer: Customer,
+        model: str,
+        earlier: PaidCharge,
+        *,
+        feature_id: str | None = None,
+        entity_id: str | None = None,
+    ) -> Charge:
+        """Return a charge for a call that an earlier attempt has paid for. What `settle` adds is charged anew."""
+        entry = self._entry(customer, feature_id or self.settings.feature_id, earlier.credits, entity_id, "deduct")
+        return self._charge(not_taken(entry), customer, model, earlier=earlier)
 
     async def open(
         self,
@@ -213,7 +221,7 @@ class Charges:
         *,
         balance: Balance | None = None,
         verified: bool = True,
-        closed: bool = False,
+        earlier: PaidCharge | None = None,
     ) -> Charge:
         return Charge(
             entry,
@@ -223,7 +231,7 @@ class Charges:
             verified=verified,
             settings=self.settings,
             end=self._end,
-            closed=closed,
+            earlier=earlier,
         )
 
     async def _admit(
@@ -286,7 +294,10 @@ class Charges:
 
     def _unverified(self, entry: Entry, customer: Customer, model: str, error: Unavailable) -> Charge:
         """Apply `on_unavailable` to a call for which Autumn gave neither a yes nor a no."""
-        if self.settings.on_unavailable == "deny":
+        # What this service holds back itself does not show that Autumn cannot be asked. A customer who floods it would
+        # choose to be served.
+        held_back_here = isinstance(error, Overloaded) and not isinstance(error, CircuitOpen)
+        if self.settings.on_unavailable == "deny" or held_back_here:
             self._end(entry._replace(reason="no answer to the check"))
             raise error
         _log.warning("A call is served unverified: %s", error)

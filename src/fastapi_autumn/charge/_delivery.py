@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, assert_never
 
 from fastapi_autumn import telemetry
+from fastapi_autumn._exact import exact
 from fastapi_autumn._machine import MACHINE, Machine
 from fastapi_autumn.charge._event_log import EventLog
 from fastapi_autumn.client import AutumnClient
@@ -71,6 +72,7 @@ class Delivery:
 
     def __init__(self, settings: AutumnSettings, *, client: AutumnClient, machine: Machine = MACHINE) -> None:
         self._event_delay_ms = int(settings.event_delay * 1000)
+        self._silence_ms = int(settings.silence * 1000)
         self._client = client
         self._machine = machine
         self._now = client.now_ms
@@ -78,6 +80,10 @@ class Delivery:
 
     async def deliver(self, entry: Entry) -> "Result":
         """Do what `entry` needs, as far as that is possible now, and return what is left of it."""
+        with exact():
+            return await self._deliver(entry)
+
+    async def _deliver(self, entry: Entry) -> "Result":
         from fastapi_autumn.settlement.sender import Result  # noqa: PLC0415 - see `fastapi_autumn.settlement`
 
         entry = rule.in_doubt(entry, self._now())
@@ -104,11 +110,16 @@ class Delivery:
 
         Such a charge never got as far as an answer to a caller, or it ended in the worker's last moments.
         """
+        # Whoever charged for longer than that wrote in between. If the worker's row does not know, the database comes
+        # from a backup, and what the log shows of the time since was settled long ago.
+        until = worker.seen_at + self._silence_ms
         found: dict[str, Entry] = {}
         async for event in self._log.events_since(worker.seen_at):
             charge = str(event.properties.get(ledger.CHARGE_ID, ""))
             number = ledger.charge_number(charge, worker.id)
             if number is None or number <= worker.complete_to or ledger.is_hold(event.properties):
+                continue
+            if event.timestamp > until:
                 continue
             # Sealed and looked up like any other, because the worker may live and settle it at the same moment.
             found[charge] = Entry(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from enum import Enum
 from functools import partial
 
-from fastapi_autumn.errors import ConnectFailed, NoAnswer, Overloaded, ServerFailure
+from fastapi_autumn.errors import CircuitOpen, ConnectFailed, NoAnswer, Overloaded, ServerFailure
 
 __all__ = ["Breaker", "Breakers", "Lane", "Limiter", "Limiters", "lane_of"]
 
@@ -198,17 +198,17 @@ class Breaker:
         """Let a call through, and return what `after` needs to know about its beginning.
 
         Raises:
-            Overloaded: Autumn is taken to be down, and it is not yet time to look again.
+            CircuitOpen: Autumn is taken to be down, and it is not yet time to look again.
         """
         self.refuse(operation)
         return self.begin()
 
     def refuse(self, operation: str) -> None:
-        """Raise `Overloaded` where `before` would, and leave the turn to look to whoever comes next."""
+        """Raise `CircuitOpen` where `before` would, and leave the turn to look to whoever comes next."""
         if self.has_failed(self._failures):
             wait = self._probe_at - self._now()
             if wait > 0:
-                raise Overloaded(operation, "Autumn is down", retry_after=wait)
+                raise CircuitOpen(operation, "Autumn is down", retry_after=wait)
 
     def begin(self) -> int:
         """Note that a call goes out that nothing refuses."""

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from fastapi_autumn._exact import exact
 from fastapi_autumn._machine import MACHINE, Machine
 from fastapi_autumn.emulator._document import Document
 from fastapi_autumn.emulator._errors import ApiError, duplicate_idempotency_key
@@ -159,8 +160,9 @@ class Emulator:
             self._store, self._current_catalog(state), self.clock.now(), body=body, rates=self._rates,
             event_quiet_ms=self._event_quiet_ms,
         )  # fmt: skip
-        self._release_expired(call, state)
-        result = self._run(_ROUTES["POST", f"/v1/{operation}"], call, None)
+        with exact():
+            self._release_expired(call, state)
+            result = self._run(_ROUTES["POST", f"/v1/{operation}"], call, None)
         return result.body if isinstance(result, Answer) else result
 
     @property
@@ -216,8 +218,9 @@ class Emulator:
                 caller = _keys.authenticate(self._store, key, request.method, request.scope["path"], route.pattern)
             operation = route.known()
             call = self._call(request, raw, route, state, caller=caller)
-            self._release_expired(call, state)
-            result = self._run(operation, call, request.headers.get("idempotency-key"))
+            with exact():
+                self._release_expired(call, state)
+                result = self._run(operation, call, request.headers.get("idempotency-key"))
         except ApiError as error:
             return _refusal(error, caller.env)
         return result if isinstance(result, Answer) else Answer(200, result)

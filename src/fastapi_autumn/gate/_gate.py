@@ -181,7 +181,7 @@ class CreditGate(Documented):
         earlier = paid_before(state, what) if under_key else None
         try:
             charge = (
-                charges.paid(payer, model, earlier)
+                charges.paid(payer, model, earlier, feature_id=self._feature_id, entity_id=entity_id)
                 if earlier is not None
                 else await charges.open(
                     payer,

@@ -1,8 +1,9 @@
 """Amounts of credits: exact decimals on this side, JSON numbers on Autumn's."""
 
 import re
-from decimal import ROUND_UP, Decimal, localcontext
+from decimal import ROUND_UP, Decimal
 
+from fastapi_autumn._exact import exact
 from fastapi_autumn.errors import AmountError
 
 __all__ = ["CEILING", "PLACES", "credits", "rounded_up", "to_json_number"]
@@ -15,7 +16,6 @@ CEILING = Decimal(10_000_000_000_000)
 
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?", re.ASCII)
 _LONGEST = 40
-_ENOUGH_DIGITS = 60
 
 
 def credits(value: Decimal | float | str, *, allow_zero: bool = False) -> Decimal:  # noqa: A001 - as in __init__
@@ -58,7 +58,8 @@ def rounded_up(value: Decimal | float | str) -> Decimal:
     amount = _exact(value)
     if not amount.is_finite() or amount > CEILING or amount < 0:
         return credits(value, allow_zero=True)
-    with localcontext(prec=_ENOUGH_DIGITS, rounding=ROUND_UP):
+    with exact() as context:
+        context.rounding = ROUND_UP
         places = PLACES
         rounded = amount.quantize(Decimal(1).scaleb(-places))
         # Autumn reads doubles, which keep 15 digits: large amounts have fewer places.

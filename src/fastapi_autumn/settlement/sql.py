@@ -409,7 +409,10 @@ class _Statements:
         self.join = joined.on_conflict_do_update(
             index_elements=["id"], set_={name: joined.excluded[name] for name in ("beat", "seen_at", "complete_to")}
         )
-        known = sa.and_(workers.c.id == sa.bindparam("worker"), workers.c.beat >= sa.bindparam("confirmed"))
+        # Ahead of what this process can have written is a twin: a clone of it, or what it was before a snapshot of its
+        # memory was put back. Both number charges as this one does.
+        written = workers.c.beat.between(sa.bindparam("confirmed"), sa.bindparam("new_beat", type_=sa.BigInteger) - 1)
+        known = sa.and_(workers.c.id == sa.bindparam("worker"), written)
         self.beat = (
             workers.update()
             .where(known)
