@@ -13,6 +13,7 @@ from fastapi.responses import StreamingResponse
 
 from attempts import KEY, Talk, ask, code, come_back, hang_up
 from fastapi_autumn import Charge, CreditGate, ModelCharge
+from fastapi_autumn.settlement.replies import Conflict
 from service import Service, until
 
 
@@ -391,6 +392,39 @@ async def test_without_the_database_nobody_can_promise(talk):
         assert served.status_code == 200
         assert (await client.post("/ai/chat", json={"model": "large"}, headers=KEY)).status_code == 200
         assert await talk.service.used() == 10
+
+
+@pytest.mark.parametrize("paid", [False, True])
+async def test_an_attempt_that_is_cancelled_while_it_is_noted_leaves_the_key_free(talk, paid):
+    """Neither does the next one wait for an attempt that nobody makes, nor is what was paid before forgotten."""
+    inside = httpx.ASGITransport(app=talk.service.app)
+    async with (
+        talk.service.serving() as client,
+        httpx.AsyncClient(transport=inside, base_url="http://service", headers={"x-user": "ada"}) as cancellable,
+    ):
+        if paid:
+            await hang_up(client)
+        replies = talk.service.autumn.runtime.replies
+        claim, noted, go_on = replies.claim, asyncio.Event(), asyncio.Event()
+
+        async def slow_claim(*arguments: Any, **options: Any) -> Any:
+            while isinstance(found := await claim(*arguments, **options), Conflict):
+                await asyncio.sleep(0)
+            noted.set()
+            await go_on.wait()
+            return found
+
+        replies.claim = slow_claim
+        attempt = asyncio.create_task(cancellable.post("/ai/stream", json=ask(), headers=KEY))
+        await noted.wait()
+        attempt.cancel()
+        await asyncio.wait([attempt])
+        replies.claim = claim
+        go_on.set()
+        talk.go_on.set()
+
+        assert (await come_back(client)).status_code == 200
+        assert await talk.service.used() == 5
 
 
 async def test_end_that_is_never_noted_still_closes_the_charge(talk, monkeypatch, caplog):

@@ -154,6 +154,35 @@ async def test_a_forgotten_customer_is_new(autumn: CustomersOnly) -> None:
     assert len(autumn.asked) == 2
 
 
+async def test_a_forgotten_customer_has_no_limit_either(autumn: CustomersOnly) -> None:
+    """Whoever was deleted at Autumn comes back without what they had, and takes no memory meanwhile."""
+    registry = known(autumn)
+    limited = {"id": "ada", "billing_controls": {"usage_limits": [{"feature_id": "chat", "limit": 1}]}}
+    autumn.failure = Answer(200, {}, json.dumps(limited).encode())
+    await registry.exists(ADA)
+    assert registry.has_usage_limit(ADA)
+    registry.forget(ADA)
+    assert not registry.has_usage_limit(ADA)
+
+
+async def test_an_email_that_autumn_refuses_is_left_out(autumn: CustomersOnly, caplog) -> None:
+    """Its owner can be charged all the same; the log says whose it is, and not what it is."""
+    refused = {"code": "invalid_inputs", "message": "email: not a valid email address"}
+
+    class Strict(CustomersOnly):
+        async def request(self, method: str, path: str, *, body: bytes, **options: Any) -> Answer:
+            answer = await super().request(method, path, body=body, **options)
+            return Answer(400, {}, json.dumps(refused).encode()) if "email" in self.asked[-1] else answer
+
+    strict = Strict()
+    registry = known(strict)
+    await registry.exists(ADA)
+    await registry.record(ADA)
+    assert [asked.get("email") for asked in strict.asked] == [ADA.email, None, None]
+    assert caplog.text.count("ada is kept at Autumn without") == 1
+    assert "private.example" not in caplog.text
+
+
 async def test_record_asks_even_where_a_confirmation_is_recent(autumn: CustomersOnly) -> None:
     """A balance on a page has to be the one of now."""
     registry = known(autumn, ttl=60)
@@ -193,7 +222,7 @@ async def test_a_failed_creation_reaches_whoever_waits_and_the_next_one_tries_ag
     "failure",
     [
         NoAnswer("/v1/customers.get_or_create", "the connection broke"),
-        Answer(400, {}, b'{"code": "invalid_inputs", "message": "email: Invalid email"}'),
+        Answer(400, {}, b'{"code": "invalid_inputs", "message": "name: too long"}'),
         Answer(200, {}, b'{"email": "ada@private.example"}'),
     ],
     ids=["no answer", "rejected", "unexpected"],

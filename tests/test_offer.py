@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fastapi_autumn._purchases import Cached, is_free
+from fastapi_autumn._purchases import Cached, is_free, pays_now
 from fastapi_autumn.emulator import Fault
 from fastapi_autumn.models import Plan
 from shop import ADA, Shop, buy
@@ -110,6 +110,38 @@ async def add_staff_plan(shop: Shop) -> None:
 def test_a_plan_is_free_when_nothing_in_it_costs(price: Any, items: Any, free: bool) -> None:
     """A price of 0 is none, and one tier that costs is enough."""
     assert is_free(Plan(id="p", name="P", price=price, items=items)) is free
+
+
+@pytest.mark.parametrize(
+    ("price", "bought", "pays"),
+    [
+        ({"amount": 1}, 10, False),
+        ({"amount": 1}, 11, True),
+        ({"amount": 0}, 11, False),
+        ({"tiers": [{"to": 20, "amount": 0}, {"to": "inf", "amount": 2}]}, 20, False),
+        ({"tiers": [{"to": 20, "amount": 0}, {"to": "inf", "amount": 2}]}, 21, True),
+        ({"tiers": [{"to": 20, "amount": 2}, {"to": "inf", "amount": 0}]}, 21, True),
+        ({"tiers": [{"to": 20, "amount": 2}, {"to": "inf", "amount": 0}], "tier_behavior": "volume"}, 21, False),
+        ({"tiers": [{"to": 20, "amount": 0}, {"to": "inf", "flat_amount": 2}], "tier_behavior": "volume"}, 21, True),
+    ],
+)
+def test_what_is_paid_for_at_once_depends_on_how_much_is_bought(price: Any, bought: int, pays: bool) -> None:
+    """Of a prepaid item with 10 units included: those, and the steps of a price that cost nothing, are free."""
+    item = {"feature_id": "seats", "included": 10, "price": price | {"billing_method": "prepaid"}}
+    assert pays_now(Plan(id="p", name="P", items=[item]), {"seats": bought}) is pays
+
+
+async def test_a_free_plan_that_is_archived_cannot_be_ended(tmp_path):
+    """Its customers stay on it, and ending it would make it begin anew with all its credits."""
+    shop = Shop(tmp_path, plans=["free", "pro"])
+    async with shop.calling() as client:
+        await client.get("/billing/customer", headers=ADA)
+        await shop.autumn.client.call("plans.update", {"plan_id": "free", "archived": True})
+        shown = (await client.get("/billing/plans", headers=ADA)).json()
+        cancelled = await client.post("/billing/cancel", json={"plan_id": "free"}, headers=ADA)
+
+        assert [plan["id"] for plan in shown] == ["pro"]
+        assert (cancelled.status_code, cancelled.json()["detail"]["code"]) == (409, "plan_is_free")
 
 
 async def test_two_applications_do_not_share_an_offer():

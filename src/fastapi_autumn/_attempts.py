@@ -14,11 +14,18 @@ from fastapi import Request
 from starlette.datastructures import UploadFile
 
 from fastapi_autumn._refusals import billing_unavailable, conflict
-from fastapi_autumn._scope import RequestState
+from fastapi_autumn._scope import RequestState, header_of
 from fastapi_autumn.charge import Charge
 from fastapi_autumn.models import Customer
 from fastapi_autumn.settlement import Outcome
-from fastapi_autumn.settlement.replies import Attempt, Conflict, PaidCharge, RepliesAwayError, standing_after
+from fastapi_autumn.settlement.replies import (
+    Attempt,
+    Conflict,
+    PaidCharge,
+    RepliesAwayError,
+    Standing,
+    standing_after,
+)
 
 __all__ = ["begin", "charged_for", "finish", "is_form", "paid_before"]
 
@@ -26,13 +33,15 @@ _log = logging.getLogger("fastapi_autumn")
 
 _CHUNK_BYTES = 64 * 1024
 _FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
+# Tasks that nothing else refers to, so that they are not collected while they run.
+_releasing: set[asyncio.Task[None]] = set()
 _PAUSES_SECONDS: Sequence[float] = (0.0, 0.1, 0.5, 2.0, 5.0)
 """Before each try to note an end."""
 
 
 def is_form(request: Request) -> bool:
     """Tell whether the request's body is a form."""
-    return request.headers.get("content-type", "").lower().startswith(_FORM_TYPES)
+    return (header_of(request.scope, b"content-type") or "").lower().startswith(_FORM_TYPES)
 
 
 async def begin(request: Request, state: RequestState, payer: Customer) -> None:
@@ -43,7 +52,7 @@ async def begin(request: Request, state: RequestState, payer: Customer) -> None:
             that the answer has one price.
     """
     header = state.runtime.charges.settings.idempotency_header
-    sent = request.headers.get(header) if header else None
+    sent = header_of(request.scope, header.lower().encode("latin-1")) if header else None
     if not sent or state.attempt is not None:
         return
     outbox = state.runtime.outbox
@@ -53,7 +62,7 @@ async def begin(request: Request, state: RequestState, payer: Customer) -> None:
     key = _digest(outbox.store.account.key_digest, payer.id, request.method, route, sent)
     fingerprint = await _fingerprint(request)
     try:
-        found = await state.runtime.replies.claim(key, fingerprint, worker_id=outbox.worker_id, now=outbox.now())
+        found = await _claim(state, key, fingerprint)
     except RepliesAwayError as error:
         _log.warning("a call is refused because its caller's key cannot be looked up: %s", error)
         raise billing_unavailable() from error
@@ -62,15 +71,41 @@ async def begin(request: Request, state: RequestState, payer: Customer) -> None:
     state.attempt = found
 
 
+async def _claim(state: RequestState, key: str, fingerprint: str) -> Attempt | Conflict:
+    """Claim the key; whoever is cancelled meanwhile does not leave it claimed by nobody for a day."""
+    outbox, replies = state.runtime.outbox, state.runtime.replies
+    claiming = asyncio.create_task(
+        replies.claim(key, fingerprint, worker_id=outbox.worker_id, now=outbox.now()), name="autumn-claim"
+    )
+    try:
+        return await asyncio.shield(claiming)
+    except asyncio.CancelledError:
+        releasing = asyncio.create_task(_release(state, claiming), name="autumn-claim")
+        _releasing.add(releasing)
+        releasing.add_done_callback(_releasing.discard)
+        raise
+
+
+async def _release(state: RequestState, claiming: asyncio.Task[Attempt | Conflict]) -> None:
+    try:
+        found = await claiming
+    except RepliesAwayError as error:
+        _log.warning("an attempt was broken off, and its key may stay claimed: %s", error)
+        return
+    if isinstance(found, Attempt):
+        # Nothing of it was served, so what was there before it is still there.
+        await _note(state, found, standing_after(found, Outcome.FAILED, found.paid), found.paid)
+
+
 def charged_for(model: str, feature_id: str | None, entity_id: str | None) -> str:
     """Name what a gate charges for, which need not be in the body: a model may come from a header."""
     return _digest(*("" if part is None else f"={part}" for part in (model, feature_id, entity_id)))
 
 
-def paid_before(state: RequestState, what: str) -> PaidCharge | None:
+def paid_before(state: RequestState, attempt: Attempt, what: str) -> PaidCharge | None:
     """Return the charge of an earlier attempt that pays for `what`, if one is left."""
     used = {charge.id for _, charge in state.under_key}
-    for paid in () if state.attempt is None else state.attempt.paid:
+    for paid in attempt.paid:
         # A charge that was settled for less has paid for the part that was delivered, and for nothing more.
         if paid.what == what and paid.charge_id not in used and paid.cost >= paid.credits:
             return paid
@@ -84,7 +119,12 @@ async def finish(state: RequestState, attempt: Attempt, outcome: Outcome) -> Non
     could be charged for an answer that was paid.
     """
     charges = [_paid(what, charge, outcome) for what, charge in state.under_key]
-    standing = standing_after(attempt, outcome, charges)
+    await _note(state, attempt, standing_after(attempt, outcome, charges), charges)
+
+
+async def _note(
+    state: RequestState, attempt: Attempt, standing: Standing | None, charges: Sequence[PaidCharge]
+) -> None:
     for pause in _PAUSES_SECONDS:
         await asyncio.sleep(pause)
         try:

@@ -3,9 +3,10 @@
 import asyncio
 import hashlib
 import logging
+import math
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ._scope import Runtime
 from .client import Operations
@@ -77,11 +78,11 @@ class Offer:
     def __init__(self, plans: Collection[str] | None) -> None:
         self._ids = None if plans is None else tuple(dict.fromkeys(plans))
         self._missing: list[str] = []
-        self._plans = Cached[tuple[Plan, ...]](_current_plans)
+        self._plans = Cached[tuple[Plan, ...]](lambda client: client.plans.list(include_archived=True))
 
     async def plans(self, runtime: Runtime, *, newer: bool = False) -> tuple[Plan, ...]:
         """Return them: in the order in which they were named, or else in Autumn's."""
-        plans = await self._plans.get(runtime, newer=newer)
+        plans = [plan for plan in await self._plans.get(runtime, newer=newer) if not plan.archived]
         if self._ids is None:
             return tuple(plan for plan in plans if not is_free(plan) or (plan.auto_enable and not plan.add_on))
         known = {plan.id: plan for plan in plans}
@@ -100,12 +101,8 @@ class Offer:
         return None
 
     async def is_free(self, runtime: Runtime, plan_id: str) -> bool:
-        """Tell whether a plan costs nothing, on offer or not."""
+        """Tell whether a plan costs nothing, on offer or not: customers stay on one that is archived."""
         return any(plan.id == plan_id and is_free(plan) for plan in await self._plans.get(runtime))
-
-
-async def _current_plans(client: Operations) -> tuple[Plan, ...]:
-    return tuple(plan for plan in await client.plans.list() if not plan.archived)
 
 
 def is_free(plan: Plan) -> bool:
@@ -120,17 +117,33 @@ def pays_now(plan: Plan, quantities: Mapping[str, int]) -> bool:
         return True
     return any(
         price.get("billing_method") == "prepaid"
-        and _costs(price)
-        and quantities.get(str(item.get("feature_id")), 0) > (item.get("included") or 0)
+        and _costs(price, units=(item.get("included") or 0, quantities.get(str(item.get("feature_id")), 0)))
         for item in plan.items
         if (price := item.get("price"))
     )
 
 
-def _costs(price: Mapping[str, object]) -> bool:
-    tiers = price.get("tiers")
-    parts = [price, *tiers] if isinstance(tiers, list) else [price]
+def _costs(price: Mapping[str, Any], *, units: tuple[float, float] | None = None) -> bool:
+    """Tell whether a price is above zero: of the units after the first number up to the second, or of any at all."""
+    if units is not None and units[1] <= units[0]:
+        return False
+    parts = [price, *_tiers(price, units)]
     return any(part.get("amount") or part.get("flat_amount") for part in parts)
+
+
+def _tiers(price: Mapping[str, Any], units: tuple[float, float] | None) -> list[Mapping[str, Any]]:
+    """Return the tiers that price the units: with "volume" the one where the last unit falls, else each one begun."""
+    tiers = price.get("tiers") or []
+    if units is None:
+        return list(tiers)
+    included, last = units
+    reached, begins = [], included
+    for tier in tiers:
+        if begins >= last:
+            break
+        reached.append(tier)
+        begins = math.inf if tier["to"] == "inf" else tier["to"]
+    return reached[-1:] if price.get("tier_behavior") == "volume" else reached
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +280,7 @@ async def _bought(runtime: Runtime, customer: Customer, wish: Wish) -> _Bought:
     record: CustomerRecord | EntityRecord
     if wish.entity_id is None:
         # Not a confirmation that is under way: it may have been read before the purchase was made.
-        record, level = await runtime.client.front_end.customers.get_or_create(customer), "customer"
+        record, level = (await runtime.client.front_end.customers.confirm(customer)).record(), "customer"
     else:
         await runtime.customers.exists(customer)
         record = await runtime.client.front_end.entities.get(customer.id, wish.entity_id)

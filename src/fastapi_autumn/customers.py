@@ -138,3 +138,4 @@ class KnownCustomers:
     def forget(self, customer: Customer) -> None:
         """Take the customer for unknown, because Autumn said so."""
         self._seen.pop(customer.id, None)
+        self._limited.discard(customer.id)

@@ -27,7 +27,7 @@ from fastapi_autumn._exact import exact
 from fastapi_autumn._identity import customer_from, from_request_user
 from fastapi_autumn._openapi import document
 from fastapi_autumn._refusals import answer, body_too_large, not_authenticated, on_a_websocket
-from fastapi_autumn._scope import RequestState, Runtime, RuntimeSource, current_request, request_state, share
+from fastapi_autumn._scope import RequestState, Runtime, RuntimeSource, current_request, header_of, request_state, share
 from fastapi_autumn.charge import Charge
 from fastapi_autumn.errors import AutumnError, ConfigurationError
 from fastapi_autumn.models import Customer
@@ -117,15 +117,14 @@ class AutumnMiddleware:
         return None if outer is not None and len(outer.prefix) >= len(full) else full
 
     async def _handle(self, runtime: Runtime, prefix: str, scope: Scope, receive: Receive, send: Send) -> None:
-        connection = HTTPConnection(scope)
         max_body_bytes = self._autumn.settings.max_body_bytes
-        length = connection.headers.get("content-length", "")
+        length = header_of(scope, b"content-length") or ""
         # Before anybody is identified: what is announced to be too large is to cost nothing.
         if max_body_bytes and length.isdecimal() and int(length) > max_body_bytes:
             await answer(body_too_large())(scope, receive, send)
             return
         try:
-            customer = await self._customer(connection)
+            customer = await self._customer(HTTPConnection(scope))
         except HTTPException as error:
             await _refuse(error, scope, receive, send)
             return
@@ -303,7 +302,7 @@ class _Watch:
         return message
 
     async def send(self, message: Message) -> None:
-        if await self.refuse_large_body():
+        if self._too_large is not None and await self.refuse_large_body():
             return
         if message["type"] == "http.response.start" and message["status"] < HTTPStatus.BAD_REQUEST:
             message = {**message, "headers": [*message.get("headers", ()), *_credit_headers(self._state.charges)]}
@@ -356,12 +355,16 @@ class _Watch:
 def _credit_headers(charges: Sequence[Charge]) -> list[tuple[bytes, bytes]]:
     if not charges:
         return []
-    with exact():
-        cost = sum((charge.cost for charge in charges), start=Decimal(0))
-    headers = [(b"autumn-credits-charged", str(to_json_number(cost)).encode())]
     balance = charges[-1].balance
-    if balance is not None and not balance.unlimited:
-        # What is decided to be given back is counted as there, although it is still on its way.
-        on_its_way = sum((charge.credits - charge.cost for charge in charges), start=Decimal(0))
-        headers.append((b"autumn-credits-remaining", str(to_json_number(balance.remaining + on_its_way)).encode()))
+    cost = Decimal(0)
+    remaining = None if balance is None or balance.unlimited else balance.remaining
+    with exact():
+        for charge in charges:
+            cost += charge.cost
+            if remaining is not None:
+                # What is decided to be given back is counted as there, although it is still on its way.
+                remaining += charge.credits - charge.cost
+    headers = [(b"autumn-credits-charged", str(to_json_number(cost)).encode())]
+    if remaining is not None:
+        headers.append((b"autumn-credits-remaining", str(to_json_number(remaining)).encode()))
     return headers

@@ -1,18 +1,25 @@
 """The operations `customers.*`."""
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic_core import to_json
 
 from fastapi_autumn import models
 from fastapi_autumn.client._bodies import UNCHANGED, Done, Unchanged, changed, given, is_record_of
 from fastapi_autumn.client._calls import Caller, Repeat, parse
+from fastapi_autumn.errors import RequestRejected
 from fastapi_autumn.transports import Answer
 
 __all__ = ["Confirmation", "Customers"]
 
+_log = logging.getLogger("fastapi_autumn")
+
+_REMEMBERED = 10_000
 _GET_OR_CREATE = "customers.get_or_create"
 
 
@@ -21,6 +28,7 @@ class Customers:
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
+        self._refused_emails: set[str | None] = set()
 
     async def get_or_create(
         self, customer: models.Customer, *, expand: Sequence[str] | None = None
@@ -32,9 +40,29 @@ class Customers:
         )
 
     async def confirm(self, customer: models.Customer) -> "Confirmation":
-        """Make sure that the customer exists, and read no more of the answer than is needed for that."""
+        """Make sure that the customer exists, and read no more of the answer than is needed for that.
+
+        An e-mail address that Autumn refuses is left out, from then on: the customer can be charged all the same.
+        """
+        if customer.email in self._refused_emails:
+            customer = replace(customer, email=None)
+        try:
+            return await self._confirm(customer)
+        except RequestRejected as error:
+            if customer.email is None or error.status != HTTPStatus.BAD_REQUEST or "email" not in error.message:
+                raise
+            if len(self._refused_emails) >= _REMEMBERED:
+                self._refused_emails.clear()
+            self._refused_emails.add(customer.email)
+            _log.warning("customer %s is kept at Autumn without their e-mail address, which it refuses", customer.id)
+            return await self._confirm(replace(customer, email=None))
+
+    async def _confirm(self, customer: models.Customer) -> "Confirmation":
         body = _body(customer)
         answer = await self._caller.ask(_GET_OR_CREATE, body, idempotency_key=None, repeat=Repeat.IDEMPOTENT)
+        if answer.body.startswith(b'{"id":%b,' % to_json(customer.id)) and b'"usage_limits"' not in answer.body:
+            # As Autumn writes it, and as nearly always: whom it is about stands first, and nothing else matters.
+            return Confirmation(has_usage_limit=False, answer=answer)
         about = is_record_of(customer.id)
         confirmed = self._caller.understand(_Confirmed, _GET_OR_CREATE, answer, about=about)
         return Confirmation(has_usage_limit=bool(confirmed.billing_controls.usage_limits), answer=answer)

@@ -173,12 +173,12 @@ class CreditGate(Documented):
         charges = state.runtime.charges
         if self._bypass is not None and await _answer(self._bypass(connection)):  # type: ignore[arg-type]
             return charges.free(payer, model)
-        under_key = self._idempotent and isinstance(connection, Request)
-        if under_key:
-            await begin(connection, state, payer)  # type: ignore[arg-type]
-            under_key = state.attempt is not None
-        what = charged_for(model, self._feature_id, entity_id) if under_key else ""
-        earlier = paid_before(state, what) if under_key else None
+        what = earlier = None
+        if self._idempotent and isinstance(connection, Request):
+            await begin(connection, state, payer)
+            if state.attempt is not None:
+                what = charged_for(model, self._feature_id, entity_id)
+                earlier = paid_before(state, state.attempt, what)
         try:
             charge = (
                 charges.paid(payer, model, earlier, feature_id=self._feature_id, entity_id=entity_id)
@@ -202,7 +202,7 @@ class CreditGate(Documented):
         except RequestRejected as error:
             _log.error("Autumn does not take this service's calls, check its key and features: %s", error)
             raise billing_unavailable() from error
-        if under_key:
+        if what is not None:
             state.under_key.append((what, charge))
         return charge
 

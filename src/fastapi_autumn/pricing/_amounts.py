@@ -2,6 +2,7 @@
 
 import re
 from decimal import ROUND_UP, Decimal
+from functools import lru_cache
 
 from fastapi_autumn._exact import exact
 from fastapi_autumn.errors import AmountError
@@ -90,8 +91,11 @@ def _exact(value: Decimal | float | str) -> Decimal:
     raise AmountError(f"an amount of credits must be a number, not {_shown(value)}")
 
 
+@lru_cache(maxsize=1024)
 def _canonical(amount: Decimal) -> Decimal | None:
     """`amount` without trailing zeros or exponent, or None where it is finer than Autumn keeps.
+
+    Remembered, because calls come with the same few prices.
 
     Works on the digits, because Decimal's own arithmetic rounds to the precision of the calling thread.
     """

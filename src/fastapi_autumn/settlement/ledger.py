@@ -69,8 +69,11 @@ def opening(charge: str, *, model: str, charging: str, given: Mapping[str, Any] 
     Raises:
         ConfigurationError: `given`, the application's own properties, has a reserved name.
     """
-    refuse_reserved(given or {})
-    return {**(given or {}), CHARGE_ID: charge, _MODEL: model, _CHARGING: charging}
+    own = {CHARGE_ID: charge, _MODEL: model, _CHARGING: charging}
+    if not given:
+        return own
+    refuse_reserved(given)
+    return {**given, **own}
 
 
 def settling(charge: str, *, reason: str) -> dict[str, Any]:
@@ -94,8 +97,8 @@ def refuse_reserved(properties: Mapping[str, Any]) -> None:
     Raises:
         ConfigurationError: They have.
     """
-    taken = sorted(RESERVED & properties.keys())
-    if taken:
+    if not RESERVED.isdisjoint(properties):
+        taken = ", ".join(sorted(RESERVED & properties.keys()))
         raise ConfigurationError(
-            f"Event properties cannot be called {', '.join(taken)}: the package records its own under these names."
+            f"Event properties cannot be called {taken}: the package records its own under these names."
         )

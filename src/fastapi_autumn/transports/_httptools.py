@@ -65,9 +65,7 @@ class HttptoolsTransport:
         if connection is None:
             connection = await self._connect(path, pool)
         answer = loop.create_future()
-        connection.send(_head(f"{method} {path}", self._netloc, len(body), headers, bearer) + body, answer)
-        # Cheaper than asyncio.timeout, which would cost as much as reading the answer.
-        timer = loop.call_at(deadline, connection.time_out)
+        connection.send(_head(f"{method} {path}", self._netloc, len(body), headers, bearer) + body, answer, deadline)
         try:
             return without_key(await answer, bearer)
         except TimeoutError:
@@ -75,7 +73,6 @@ class HttptoolsTransport:
         except MalformedAnswer as error:
             raise NoAnswer(path, f"no whole answer came back ({error})") from None
         finally:
-            timer.cancel()
             pool.give_back(connection, loop.time())
 
     def start_afresh(self) -> None:
@@ -195,11 +192,19 @@ class _Connection(asyncio.Protocol):
         self._reader: AnswerReader | None = None
         self._answer: asyncio.Future[Answer] | None = None
         self._is_over = False
+        self._loop = asyncio.get_running_loop()
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
-    def send(self, request: bytes, answer: "asyncio.Future[Answer]") -> None:
+    def send(self, request: bytes, answer: "asyncio.Future[Answer]", deadline: float) -> None:
         """Write a request; `answer` is set to what comes, or fails with `MalformedAnswer` or `TimeoutError`."""
         self._reader = AnswerReader()
         self._answer = answer
+        self._deadline = deadline
+        # A timer for each request would cost as much as reading its answer. This one looks again as long as requests
+        # follow each other, whose deadlines do so too.
+        if self._timer is None:
+            self._timer = self._loop.call_at(deadline, self._look_at_the_time)
         self._transport.write(request)
 
     def is_free(self) -> bool:
@@ -220,9 +225,14 @@ class _Connection(asyncio.Protocol):
         self._break("the connection was closed")
         self._transport.abort()
 
-    def time_out(self) -> None:
-        """Let the caller know that time is up."""
-        self._fail(TimeoutError())
+    def _look_at_the_time(self) -> None:
+        self._timer = None
+        if self._answer is None or self._answer.done():
+            return
+        if self._loop.time() < self._deadline:
+            self._timer = self._loop.call_at(self._deadline, self._look_at_the_time)
+        else:
+            self._fail(TimeoutError())
 
     def _fail(self, error: Exception) -> None:
         if self._answer is not None and not self._answer.done():
@@ -271,6 +281,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._break("the connection was closed" if exc is None else type(exc).__name__)
+        if self._timer is not None:
+            self._timer.cancel()
         self._pool.forget(self)
         self.lost.set()
 

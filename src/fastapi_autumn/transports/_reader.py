@@ -1,8 +1,8 @@
 """Reading one answer from the bytes of a connection, strictly: what can be read in two ways is no answer.
 
-httptools reads heads and chunks. It is generous in places where generosity lets two programs disagree about where an
-answer ends (folded lines, empty lines before an answer, more than one answer), so the grammar of RFC 9112 is held
-against each head as well, and every byte has to belong to the answer.
+The grammar of RFC 9112 is held against each head, which leaves nothing to interpret, and httptools reads chunks. It is
+generous in places where generosity lets two programs disagree about where an answer ends, so every byte has to belong
+to the answer.
 """
 
 import re
@@ -19,9 +19,12 @@ _HEAD: Final = re.compile(
     rb"HTTP/1\.[01] [1-5][0-9][0-9](?: [\t\x20-\x7e\x80-\xff]*)?\r\n"
     rb"(?:[-!#$%&'*+.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n"
 )
+_FIELD: Final = re.compile(r"\n([^:\r\n]+):[\t ]*([^\r\n]*)")
+_HEAD_BEFORE_CHUNKS: Final = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 _BARE_LINE_END: Final = re.compile(rb"(?<!\r)\n")
 _BEGINNING: Final = b"HTTP/1."
 _FRAMING: Final = frozenset({"content-length", "transfer-encoding"})
+_FRAMING_BYTES: Final = frozenset(name.encode("ascii") for name in _FRAMING)
 _LENGTH: Final = re.compile("[0-9]{1,15}")
 _SWITCHING_PROTOCOLS: Final = 101
 _FIRST_FINAL: Final = 200
@@ -43,7 +46,6 @@ class AnswerReader:
     def __init__(self) -> None:
         self.answer: Answer | None = None
         self.is_reusable = False
-        self._parser = HttpResponseParser(self)
         self._is_in_head = True
         self._head_size = 0
         self._status = 0
@@ -54,6 +56,7 @@ class AnswerReader:
         # What is to come: a number of bytes, chunks, or (with neither) all until the connection ends.
         self._length: int | None = None
         self._is_chunked = False
+        self._chunks: HttpResponseParser | None = None
         self._last_bytes = b""
 
     def feed(self, data: bytes) -> None:
@@ -71,7 +74,7 @@ class AnswerReader:
             raise MalformedAnswer(type(error).__name__) from None
         if self.answer is not None:
             # The parser holds on to this reader: without the cycle, nothing is left for the garbage collector.
-            del self._parser
+            self._chunks = None
 
     def end(self) -> None:
         """Take note that the server has closed the connection properly.
@@ -107,31 +110,25 @@ class AnswerReader:
     def _read_head(self, head: bytes) -> None:
         if _HEAD.fullmatch(head) is None:
             raise MalformedAnswer("its head is not as RFC 9112 says")
-        self._parser.feed_data(head)
-        if self._parser.get_status_code() < _FIRST_FINAL:
-            self._pass_over_interim_answer()
-        else:
+        version, status = head[5:8], int(head[9:12])
+        headers = _fields(head)
+        if status >= _FIRST_FINAL:
             self._is_in_head = False
-            self._find_end()
-
-    def _pass_over_interim_answer(self) -> None:
-        status = self._parser.get_status_code()
-        if status == _SWITCHING_PROTOCOLS or self._headers.keys() & _FRAMING:
+            self._status, self._headers = status, headers
+            self._find_end(status, is_1_1=version == b"1.1")
+        elif status == _SWITCHING_PROTOCOLS or headers.keys() & _FRAMING:
             raise MalformedAnswer(f"a {status} that nobody asked for, or with a body")
-        self._headers = {}
 
-    def _find_end(self) -> None:
+    def _find_end(self, status: int, *, is_1_1: bool) -> None:
         """Settle where the body ends (RFC 9112, section 6.3), as far as there is one way to see it."""
-        status, version = self._parser.get_status_code(), self._parser.get_http_version()
-        self._status = status
         length, coding = self._headers.get("content-length"), self._headers.get("transfer-encoding")
-        self.is_reusable = version == "1.1" and not _says_close(self._headers.get("connection", ""))
+        self.is_reusable = is_1_1 and not _says_close(self._headers.get("connection", ""))
         if status == _NO_CONTENT and self._headers.keys() & _FRAMING:
             raise MalformedAnswer("a 204 with a body")
         if is_compressed(self._headers):
             raise MalformedAnswer("it is compressed")
         if coding is not None:
-            if coding.lower() != "chunked" or length is not None or version != "1.1":
+            if coding.lower() != "chunked" or length is not None or not is_1_1:
                 raise MalformedAnswer("its Transfer-Encoding leaves open where it ends")
             self._is_chunked = True
         elif length is not None:
@@ -157,8 +154,11 @@ class AnswerReader:
                 self._complete()
 
     def _feed_chunks(self, data: bytes) -> None:
+        if self._chunks is None:
+            self._chunks = HttpResponseParser(self)
+            self._chunks.feed_data(_HEAD_BEFORE_CHUNKS)
         self._last_bytes = (self._last_bytes + data)[-5:]
-        self._parser.feed_data(data)
+        self._chunks.feed_data(data)
         # The parser passes over empty lines that follow. The answer itself ends with a line that is not empty and then
         # one that is, so whatever else was there would have changed the last five bytes.
         if self.answer is not None and (self._last_bytes[1:] != b"\r\n\r\n" or self._last_bytes[0] in b"\r\n"):
@@ -174,22 +174,27 @@ class AnswerReader:
         if self.answer is not None:
             raise MalformedAnswer
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        key, text = name.decode("ascii").lower(), value.decode("latin-1").rstrip(" \t")
-        if not self._is_in_head:
-            # A trailer has no say in what the answer is, and may not try to have one.
-            if key in _FRAMING:
-                raise MalformedAnswer
-            return
-        before = self._headers.get(key)
-        self._headers[key] = text if before is None else f"{before}, {text}"
+    def on_header(self, name: bytes, value: bytes) -> None:  # noqa: ARG002 - a trailer is not read
+        # A trailer has no say in what the answer is, and may not try to have one.
+        if self._last_bytes and name.lower() in _FRAMING_BYTES:
+            raise MalformedAnswer
 
     def on_body(self, body: bytes) -> None:
         self._body.append(body)
 
     def on_message_complete(self) -> None:
-        if self._is_chunked:
-            self._complete()
+        self._complete()
+
+
+def _fields(head: bytes) -> dict[str, str]:
+    """Return the fields of a head that is as it should be; those with one name become one."""
+    text = head.decode("latin-1")
+    fields: dict[str, str] = {}
+    for name, value in _FIELD.findall(text, text.index("\r\n")):
+        key = name.lower()
+        before = fields.get(key)
+        fields[key] = value.rstrip(" \t") if before is None else f"{before}, {value}".rstrip(" \t")
+    return fields
 
 
 def _says_close(connection: str) -> bool:
