@@ -8,6 +8,7 @@ from fastapi.responses import FileResponse
 
 from demo_app.users import TOKENS, current_customer
 from fastapi_autumn import Autumn, Customer, ModelPrices
+from fastapi_autumn.pricing import Price, Rate
 
 __all__ = ["page_router"]
 
@@ -28,7 +29,7 @@ def page_router(autumn: Autumn, prices: ModelPrices, *, stand_in: bool) -> APIRo
         """What the page offers: people, models with their prices, and what is real."""
         return {
             "users": [{"token": token, "name": customer.name} for token, customer in TOKENS.items()],
-            "models": [{"name": name, "credits": float(price)} for name, price in prices.models.items()],
+            "models": [{"name": name, "credits": _shown(price)} for name, price in prices.models.items()],
             "stand_in": stand_in,
             "emulator": autumn.settings.emulator,
         }
@@ -56,3 +57,8 @@ def page_router(autumn: Autumn, prices: ModelPrices, *, stand_in: bool) -> APIRo
         autumn.emulator.reset()
 
     return router
+
+
+def _shown(price: Price) -> float | None:
+    """What a call costs; a price by tokens is known when it has ended."""
+    return None if isinstance(price, Rate) else float(price)

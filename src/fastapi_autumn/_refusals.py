@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import JSONResponse
 
 from fastapi_autumn import telemetry
-from fastapi_autumn.errors import InsufficientCredits, NotEntitled, Refused, UnknownModel
+from fastapi_autumn.errors import BudgetExceeded, InsufficientCredits, NotEntitled, Refused, Unbounded, UnknownModel
 from fastapi_autumn.settlement.replies import Conflict
 
 __all__ = [
@@ -30,7 +30,9 @@ __all__ = [
 
 _STATUS: dict[type[Refused], HTTPStatus] = {
     UnknownModel: HTTPStatus.BAD_REQUEST,
+    Unbounded: HTTPStatus.UNPROCESSABLE_ENTITY,
     InsufficientCredits: HTTPStatus.PAYMENT_REQUIRED,
+    BudgetExceeded: HTTPStatus.PAYMENT_REQUIRED,
     NotEntitled: HTTPStatus.FORBIDDEN,
 }
 # The longest reason that fits into a WebSocket's closing frame.
@@ -57,7 +59,7 @@ def body_too_large() -> HTTPException:
 
 
 def refused(error: Refused) -> HTTPException:
-    """Return the 400, 402 or 403 that tells a caller about `error`."""
+    """Return the 400, 402, 403 or 422 that tells a caller about `error`."""
     return refusal(_STATUS[type(error)], error.code, error.message, **error.detail)
 
 

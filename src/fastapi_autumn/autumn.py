@@ -20,12 +20,12 @@ from fastapi_autumn._identity import customer_from
 from fastapi_autumn._machine import MACHINE, Machine
 from fastapi_autumn._openapi import document
 from fastapi_autumn._scope import Runtime, current_request
-from fastapi_autumn.charge import Charge, Charges, Delivery
+from fastapi_autumn.charge import Charge, Charges, Delivery, Estimate, Failed
 from fastapi_autumn.client import AutumnClient
 from fastapi_autumn.customers import KnownCustomers
 from fastapi_autumn.errors import ConfigurationError
 from fastapi_autumn.models import Customer
-from fastapi_autumn.pricing import Prices, price_list
+from fastapi_autumn.pricing import CallRequest, Prices, price_list
 from fastapi_autumn.router import billing_router
 from fastapi_autumn.settings import AutumnSettings
 from fastapi_autumn.settlement import Charging
@@ -178,8 +178,15 @@ class Autumn:
         entity_id: str | None = None,
         properties: Mapping[str, Any] | None = None,
         charging: Charging | None = None,
+        credits: Decimal | float | str | None = None,  # noqa: A002 - Autumn's own word
+        request: CallRequest | Mapping[str, Any] | bytes | str | None = None,
+        estimate: Estimate | None = None,
+        failed: Failed = "nothing",
     ) -> AsyncIterator[Charge]:
         """Charge for what happens inside, outside of HTTP: in a worker, a WebSocket, a script.
+
+        A model whose price is a rate needs to know what the call can use at most: from `request`, the arguments of the
+        model call or the JSON of it, or from `credits` or `estimate`, what to hold instead.
 
         An exception, or a cancellation, gives the credits back. A caller who has left (`WebSocketDisconnect`,
         `ClientDisconnect`) pays as on a route, and inside of a request that the middleware covers, the end of the
@@ -188,16 +195,17 @@ class Autumn:
         Raises:
             ConfigurationError: `customer` is no id that Autumn would take.
             UnknownModel: The price list does not have the model.
+            Unbounded: Nothing says what a call with a rate can use at most.
             InsufficientCredits: The balance does not cover it.
             Unavailable: Autumn gave neither a yes nor a no, and `on_unavailable` is `deny`.
         """
         payer = customer_from(customer)
         if payer is None:
             raise ConfigurationError("There is nobody to charge: the id of the customer is not one that Autumn takes.")
-        request = current_request.get()
-        if request is not None and request.outcome is not None:
+        within = current_request.get()
+        if within is not None and within.outcome is not None:
             # A task that outlived the request which started it: a queue's worker, a job that was accepted with a 202.
-            request = None
+            within = None
         async with (
             self.running() as runtime,
             runtime.charges.charge(
@@ -207,8 +215,12 @@ class Autumn:
                 entity_id=entity_id,
                 properties=properties,
                 charging=charging,
+                credits=credits,
+                request=None if request is None else CallRequest.of(request),
+                estimate=estimate,
+                failed=failed,
                 gone=(WebSocketDisconnect, ClientDisconnect),
-                leave_to_request=None if request is None else request.adopt,
+                leave_to_request=None if within is None else within.adopt,
             ) as charge,
         ):
             yield charge

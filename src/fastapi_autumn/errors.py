@@ -7,10 +7,13 @@ The bases are cut by what a caller can do about it::
     │   ├── PriceListError          a price that is not a positive, finite amount
     │   └── CatalogError            a feature, item or plan that Autumn would refuse
     ├── AmountError                 an amount of credits that must not reach Autumn (also a ValueError)
+    ├── UnknownUsage                a report of what a call used that nobody can read (also a ValueError)
     ├── UnsendableRequest           no JSON, or no header, can say it; nothing was sent (also a ValueError)
     ├── Refused                     this customer may not make this call; `code`, `detail`
     │   ├── InsufficientCredits     the balance does not cover it
     │   ├── UnknownModel            the price list does not have the model
+    │   ├── Unbounded               nobody can tell what the call can cost at most
+    │   ├── BudgetExceeded          what is left of a budget does not cover it
     │   └── NotEntitled             the customer's plan does not include it
     ├── RequestRejected             4xx in Autumn's own words: a clear no; `status`, `code`, `message`
     │   └── CustomerNotFound        404 customer_not_found
@@ -36,6 +39,7 @@ from typing import Any, Self
 __all__ = [
     "AmountError",
     "AutumnError",
+    "BudgetExceeded",
     "CatalogError",
     "CircuitOpen",
     "ConfigurationError",
@@ -56,9 +60,11 @@ __all__ = [
     "RequestRejected",
     "ServerFailure",
     "Unavailable",
+    "Unbounded",
     "Uncertain",
     "UnexpectedAnswer",
     "UnknownModel",
+    "UnknownUsage",
     "UnsendableRequest",
     "rejection",
 ]
@@ -86,6 +92,10 @@ class CatalogError(ConfigurationError):
 
 class AmountError(AutumnError, ValueError):
     """An amount of credits that must not reach Autumn: negative, zero, not finite, too large or not a number."""
+
+
+class UnknownUsage(AutumnError, ValueError):
+    """A report of what a call used in which no counts can be found; the message says what was looked for."""
 
 
 class UnsendableRequest(AutumnError, ValueError):
@@ -117,6 +127,18 @@ class UnknownModel(Refused):
     """The price list does not have the model, so nobody knows what to charge."""
 
     code = "unknown_model"
+
+
+class Unbounded(Refused):
+    """Nobody can tell what the call can cost at most, so nothing can be held for it. `detail` may have a `field`."""
+
+    code = "unbounded"
+
+
+class BudgetExceeded(Refused):
+    """What is left of a budget does not cover a step, which was not made. `detail` has `model`, `required`, `left`."""
+
+    code = "budget_exceeded"
 
 
 class NotEntitled(Refused):

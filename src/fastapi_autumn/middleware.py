@@ -305,7 +305,8 @@ class _Watch:
         if self._too_large is not None and await self.refuse_large_body():
             return
         if message["type"] == "http.response.start" and message["status"] < HTTPStatus.BAD_REQUEST:
-            message = {**message, "headers": [*message.get("headers", ()), *_credit_headers(self._state.charges)]}
+            given = list(message.get("headers", ()))
+            message = {**message, "headers": [*given, *_credit_headers(self._state.charges, given)]}
         await self._pass_on(message)
 
     async def refuse_large_body(self) -> bool:
@@ -352,19 +353,29 @@ class _Watch:
                 self._seen = await self._next()
 
 
-def _credit_headers(charges: Sequence[Charge]) -> list[tuple[bytes, bytes]]:
-    if not charges:
+def _credit_headers(charges: Sequence[Charge], given: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    if not charges or not _is_known(charges, given):
         return []
     balance = charges[-1].balance
-    cost = Decimal(0)
+    total = Decimal(0)
     remaining = None if balance is None or balance.unlimited else balance.remaining
     with exact():
         for charge in charges:
-            cost += charge.cost
+            cost = charge.cost_after(Outcome.DONE)
+            total += cost
             if remaining is not None:
                 # What is decided to be given back is counted as there, although it is still on its way.
-                remaining += charge.credits - charge.cost
-    headers = [(b"autumn-credits-charged", str(to_json_number(cost)).encode())]
+                remaining += charge.credits - cost
+    headers = [(b"autumn-credits-charged", str(to_json_number(total)).encode())]
     if remaining is not None:
         headers.append((b"autumn-credits-remaining", str(to_json_number(remaining)).encode()))
     return headers
+
+
+def _is_known(charges: Sequence[Charge], given: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Tell whether the cost can be said when the answer begins: what a stream will use cannot."""
+    if all(charge.closed or not charge.metered for charge in charges):
+        return True
+    # A body whose length is known is there as a whole, so what it took has been used.
+    is_whole = any(name.lower() == b"content-length" for name, _ in given)
+    return is_whole and all(charge.cost_is_known for charge in charges)

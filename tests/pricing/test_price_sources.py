@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from fastapi_autumn.errors import ConfigurationError
-from fastapi_autumn.pricing import ModelPrices, price_list
+from fastapi_autumn.pricing import ModelPrices, price_list, price_of
 
 
 def by_length(model):
@@ -72,7 +72,9 @@ async def ask(model):
 
 
 @pytest.mark.parametrize("given", [ask, Asking()])
-def test_async_function_is_told_at_start(given):
-    """A price that has to be awaited would be a 500 for each call, so it is an error when the service starts."""
-    with pytest.raises(ConfigurationError, match="cannot be async"):
-        price_list(given)
+async def test_async_function(given):
+    """A function that asks a database is waited for; where nobody can wait, the error says so."""
+    prices = price_list(given)
+    assert await price_of(prices, "gpt-4o") == 3
+    with pytest.raises(ConfigurationError, match="is async"):
+        prices.get_model_credits("gpt-4o")

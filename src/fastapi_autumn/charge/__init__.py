@@ -8,5 +8,7 @@ a script all charge the same way.
 from fastapi_autumn.charge._charge import Charge
 from fastapi_autumn.charge._charges import Charges, Requirement
 from fastapi_autumn.charge._delivery import Delivery
+from fastapi_autumn.charge._metered import Failed, Metered
+from fastapi_autumn.charge._quotes import Estimate
 
-__all__ = ["Charge", "Charges", "Delivery", "Requirement"]
+__all__ = ["Charge", "Charges", "Delivery", "Estimate", "Failed", "Metered", "Requirement"]

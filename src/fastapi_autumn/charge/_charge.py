@@ -1,14 +1,17 @@
 """What the application holds while a paid call runs."""
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable
 from decimal import Decimal
 
 from fastapi_autumn import telemetry
 from fastapi_autumn._exact import exact
+from fastapi_autumn.charge._metered import Failed, Metered
+from fastapi_autumn.metering import Counts, Reading
 from fastapi_autumn.models import Balance, Customer
-from fastapi_autumn.pricing import rounded_up
+from fastapi_autumn.pricing import CallRequest, Rate, rounded_up
 from fastapi_autumn.settings import AutumnSettings
 from fastapi_autumn.settlement import Entry, Outcome, Verdict, by_default
 from fastapi_autumn.settlement.replies import PaidCharge
@@ -16,27 +19,33 @@ from fastapi_autumn.settlement.replies import PaidCharge
 __all__ = ["Charge"]
 
 
-class Charge:
+class Charge(Metered):
     """One paid call.
 
     Attributes:
         id: Unique; every event that Autumn records for this charge carries it as the property `charge_id`.
         customer: Who pays.
         model: The model that was priced. Call this one, not what the request said.
-        credits: What was taken, in units of `feature_id`; 0 when billing was bypassed.
-        cost: What the call costs as far as it is decided: `credits`, or what was settled instead.
+        credits: What was taken, in units of `feature_id`, or what is held; 0 when billing was bypassed.
+        cost: What the call costs as far as it is decided: `credits`, or what it came to instead.
         balance: What the customer had left afterwards, or None when Autumn could not say.
         verified: False when Autumn could not be asked and the service chose to serve all the same.
+        rate: What the use costs, where the price is not fixed. Such a charge is *metered*: the most that the call can
+            cost is held, and it ends at what `used` was told.
+        bounds: What was held for; see `Metered`.
 
     A charge ends in exactly one way. Left alone, it follows the request: kept when it succeeds, given back when it
-    fails. `refund`, `keep` and `settle` decide it by hand; the first of them counts and returns True, later ones change
-    nothing and return False. They may be called from any thread.
+    fails; a metered one ends at what was used when it succeeds, and when the caller leaves. `refund`, `keep` and
+    `settle` decide it by hand; the first of them counts and returns True, later ones change nothing and return False.
+    They may be called from any thread.
     """
 
     __slots__ = (
         "_closed",
         "_end",
         "_entry",
+        "_failed",
+        "_journal",
         "_lock",
         "_loop",
         "_paid",
@@ -47,7 +56,6 @@ class Charge:
         "customer",
         "feature_id",
         "id",
-        "model",
         "verified",
     )
 
@@ -62,17 +70,25 @@ class Charge:
         settings: AutumnSettings,
         end: Callable[[Entry], None],
         earlier: PaidCharge | None = None,
+        rate: Rate | None = None,
+        bounds: Counts | None = None,
+        request: CallRequest | None = None,
+        failed: Failed = "nothing",
+        journal: Callable[[Entry], None] | None = None,
     ) -> None:
+        super().__init__(model, rate=rate, bounds=bounds, request=request)
         self._end = end
         self._settings = settings
         self._closed = False
         self._entry = entry
+        self._failed = failed
+        # Notes what the call has used so far, where that is paid if the process dies.
+        self._journal = journal if failed == "used" and entry.held else None
         self._loop = asyncio.get_running_loop()
         # Decides which of two threads closes the charge. The event loop never waits for it longer than for a flag.
         self._lock = threading.Lock()
         self.id = entry.charge_id
         self.customer = customer
-        self.model = model
         self.feature_id = entry.feature_id
         self.credits = self.cost = entry.credits
         self.balance = balance
@@ -86,7 +102,9 @@ class Charge:
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
-        return f"<Charge {self.id} {state}: {self.credits} credits of {self.customer.id} for {self.model}>"
+        return (
+            f"<{type(self).__name__} {self.id} {state}: {self.credits} credits of {self.customer.id} for {self.model}>"
+        )
 
     @property
     def closed(self) -> bool:
@@ -95,11 +113,14 @@ class Charge:
 
     def refund(self, reason: str = "refunded by the application") -> bool:
         """Give all credits back, for a failure that HTTP does not show, such as an error event in a stream."""
-        return self._close(Verdict(Decimal(0), reason))
+        return self._close(lambda _: Verdict(Decimal(0), reason))
 
     def keep(self) -> bool:
-        """Keep the credits whatever happens from here on: the customer has got what they paid for."""
-        return self._close(Verdict(self.credits, "kept by the application"))
+        """Keep what the call costs whatever happens from here on: the customer has got what they paid for.
+
+        That is what was taken, or what a metered call has used so far.
+        """
+        return self._close(lambda used: Verdict(self.credits if used is None else used, "kept by the application"))
 
     def settle(self, credits: Decimal | float | str) -> bool:  # noqa: A002 - Autumn's own word
         """Charge `credits` instead, once the real cost is known; 0 is a refund.
@@ -110,24 +131,78 @@ class Charge:
         Raises:
             AmountError: Negative, not finite, not a number, or absurdly large.
         """
-        return self._close(Verdict(rounded_up(credits), "settled by the application"))
+        amount = rounded_up(credits)
+        return self._close(lambda _: Verdict(amount, "settled by the application"))
 
     def cost_after(self, outcome: Outcome) -> Decimal:
-        """Return what the call costs in credits if it ends in `outcome`."""
+        """Return what the call costs in credits if it ends in `outcome`, and nothing more is reported."""
         if self._closed or self._paid is not None:
             return self.cost
-        return self._by_default(outcome).credits
+        return self._by_default(outcome, self._used()).credits
+
+    @property
+    def cost_is_known(self) -> bool:
+        """Whether what the call costs can be said before it has ended: it is fixed, decided, or reported."""
+        return self._closed or not self.metered or self._used() is not None
 
     def finish(self, outcome: Outcome) -> None:
         """Close the charge the way the call ended, unless it is closed already."""
-        self._close(self._by_default(outcome))
+        self._close(lambda used: self._by_default(outcome, used))
 
-    def _by_default(self, outcome: Outcome) -> Verdict:
-        return by_default(outcome, self._settings, charged=self.credits)
+    def _by_default(self, outcome: Outcome, used: Decimal | None) -> Verdict:
+        return by_default(
+            outcome,
+            self._settings,
+            charged=self.credits if used is None else used,
+            in_spite_of_failure=used if used is not None and self._failed == "used" else Decimal(0),
+        )
 
-    def _close(self, verdict: Verdict) -> bool:
+    def _used(self) -> Decimal | None:
+        """Return what the use comes to; None where nothing was counted, or the price is fixed."""
+        reading = self._reading()
+        return None if reading is None else reading.cost
+
+    def _report(self, counts: Counts, response_id: str | None) -> bool:
         with self._lock:
-            if self._closed or (self._paid is not None and verdict.credits <= self._paid):
+            if self._closed:
+                return False
+            super()._report(counts, response_id)
+        self._note_progress()
+        return True
+
+    def _note_progress(self) -> None:
+        """Have what was used so far written down, where that is paid even if the process dies."""
+        if self._journal is None:
+            return
+        if _is_running(self._loop):
+            self._write_progress()
+        else:
+            self._loop.call_soon_threadsafe(self._write_progress)
+
+    def _write_progress(self) -> None:
+        # On the event loop, as the end is, so that nothing is noted after the end.
+        reading = self._reading()
+        if self._journal is None or self._closed or reading is None or reading.cost is None:
+            return
+        self._journal(
+            self._entry._replace(cost=reading.cost, reason="the process died", details=self._details(reading))
+        )
+
+    def _details(self, reading: Reading | None) -> str | None:
+        """What Autumn's event says about the use; None where there is nothing to say."""
+        if not self.metered:
+            return None
+        shown = {"counted": "held"} if reading is None or reading.cost is None else reading.properties()
+        return json.dumps({"model": self.model, **shown})
+
+    def _close(self, decide: Callable[[Decimal | None], Verdict]) -> bool:
+        """Close the charge at what `decide` makes of the use, unless it is closed already."""
+        with self._lock:
+            if self._closed:
+                return False
+            reading = self._reading()
+            verdict = decide(None if reading is None else reading.cost)
+            if self._paid is not None and verdict.credits <= self._paid:
                 return False
             self._closed = True
             self.cost = verdict.credits
@@ -135,7 +210,8 @@ class Charge:
         telemetry.charges.add(1, {"outcome": _kind(verdict, self.credits)})
         if self.credits:
             with exact():
-                ended = self._entry._replace(cost=verdict.credits - (self._paid or 0), reason=verdict.reason)
+                cost = verdict.credits - (self._paid or 0)
+            ended = self._entry._replace(cost=cost, reason=verdict.reason, details=self._details(reading))
             if _is_running(self._loop):
                 self._end(ended)
             else:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from fastapi_autumn.charge._charge import Charge
 from fastapi_autumn.charge._charging import WAYS, WayOfCharging, not_taken
+from fastapi_autumn.charge._metered import Failed
+from fastapi_autumn.charge._quotes import AskedFor, Estimate, Quote, quote
 from fastapi_autumn.client import AutumnClient
 from fastapi_autumn.customers import KnownCustomers
 from fastapi_autumn.errors import (
@@ -19,7 +21,6 @@ from fastapi_autumn.errors import (
     RequestRejected,
     Unavailable,
     Uncertain,
-    UnknownModel,
 )
 from fastapi_autumn.models import Balance, CheckResult, Customer, CustomerRecord
 from fastapi_autumn.pricing import PriceList, to_json_number
@@ -87,6 +88,10 @@ class Charges:
         entity_id: str | None = None,
         properties: Mapping[str, Any] | None = None,
         charging: Charging | None = None,
+        credits: Decimal | float | str | None = None,  # noqa: A002 - Autumn's own word
+        request: AskedFor = None,
+        estimate: Estimate | None = None,
+        failed: Failed = "nothing",
         gone: tuple[type[BaseException], ...] = (),
         leave_to_request: Callable[..., None] | None = None,
     ) -> AsyncIterator[Charge]:
@@ -105,6 +110,10 @@ class Charges:
             entity_id=entity_id,
             properties=properties,
             charging=charging,
+            credits=credits,
+            request=request,
+            estimate=estimate,
+            failed=failed,
         )
         try:
             yield charge
@@ -119,7 +128,7 @@ class Charges:
     def free(self, customer: Customer, model: str) -> Charge:
         """Return a charge over nothing, for a call that is not billed."""
         entry = self._entry(customer, self.settings.feature_id, Decimal(0), None, "deduct")
-        return self._charge(not_taken(entry), customer, model)
+        return Charge(not_taken(entry), **self._of(customer, model))
 
     def paid(
         self,
@@ -132,7 +141,7 @@ class Charges:
     ) -> Charge:
         """Return a charge for a call that an earlier attempt has paid for. What `settle` adds is charged anew."""
         entry = self._entry(customer, feature_id or self.settings.feature_id, earlier.credits, entity_id, "deduct")
-        return self._charge(not_taken(entry), customer, model, earlier=earlier)
+        return Charge(not_taken(entry), earlier=earlier, **self._of(customer, model))
 
     async def open(
         self,
@@ -143,10 +152,14 @@ class Charges:
         entity_id: str | None = None,
         properties: Mapping[str, Any] | None = None,
         charging: Charging | None = None,
+        credits: Decimal | float | str | None = None,  # noqa: A002 - Autumn's own word
+        request: AskedFor = None,
+        estimate: Estimate | None = None,
+        failed: Failed = "nothing",
         requirement: Requirement | None = None,
         confirm_customer: bool = True,
     ) -> Charge:
-        """Take the credits that a call of `model` costs.
+        """Take the credits that a call of `model` costs, or hold the most that it can cost where its price is a rate.
 
         Args:
             customer: Who pays.
@@ -154,38 +167,79 @@ class Charges:
             feature_id: Used instead of the one in the settings.
             entity_id: Whose share of the customer's balance pays.
             properties: Recorded with Autumn's event.
-            charging: Used instead of the one in the settings.
+            charging: Used instead of the one in the settings, for a fixed price; a rate needs a hold.
+            credits: Taken instead of the price, or held instead of the most that a rate comes to.
+            request: What a rate's call asks for; see `CallRequest`.
+            estimate: From a rate and a request to what is held instead of the most.
+            failed: What a call with a rate costs if it fails: nothing, or what it used by then.
             requirement: What the plan has to include besides; looking costs a round trip.
             confirm_customer: Create or confirm the customer here; False when somebody else has begun to.
 
         Raises:
             UnknownModel: The price list does not have the model.
+            Unbounded: Nothing says what a call with a rate can use at most.
             NotEntitled: `requirement` is not met.
             InsufficientCredits: The balance does not cover it; nothing was taken.
             Unavailable: Autumn gave neither a yes nor a no, and `on_unavailable` is `deny`.
             RequestRejected: Autumn refused the request itself: a wrong key, a feature that does not exist.
             ConfigurationError: `properties` uses a name that belongs to this package.
         """
-        price = self._prices.get_model_credits(model)
-        if price is None:
-            raise UnknownModel("There is no price for this model.", model=model)
         ledger.refuse_reserved(properties or {})
+        asked = await quote(self._prices, model, credits=credits, request=request, estimate=estimate)
+        opened, balance, verified = await self._open(
+            customer,
+            model,
+            asked,
+            feature_id=feature_id or self.settings.feature_id,
+            entity_id=entity_id,
+            properties=properties,
+            charging="hold" if asked.rate is not None else charging or self.settings.charging,
+            requirement=requirement,
+            confirm_customer=confirm_customer,
+        )
+        return Charge(
+            opened,
+            rate=asked.rate,
+            bounds=asked.bounds,
+            request=asked.request,
+            failed=failed,
+            journal=self._outbox.open,
+            balance=balance,
+            verified=verified,
+            **self._of(customer, model),
+        )
+
+    async def _open(
+        self,
+        customer: Customer,
+        model: str,
+        asked: Quote,
+        *,
+        feature_id: str,
+        entity_id: str | None,
+        properties: Mapping[str, Any] | None,
+        charging: Charging,
+        requirement: Requirement | None,
+        confirm_customer: bool,
+    ) -> tuple[Entry, Balance | None, bool]:
+        """Take or hold the credits; returns the entry, the balance that is left, and whether Autumn said yes."""
+        price = asked.credits
         unavailable = await self._admit(customer, model, price, requirement, confirm=confirm_customer)
-        way = self._way(charging or self.settings.charging, customer)
+        way = self._way(charging, customer)
         if unavailable is None and not way.journalled and not self._client.knows_the_time:
             # A hold ends by Autumn's clock. One that has ended before it began is never given back.
             unavailable = await self._admit(customer, model, price, None, confirm=True)
         # Do not await between creating the id and journalling it: a commit in between would take it for written.
-        entry = way.begin(self._entry(customer, feature_id or self.settings.feature_id, price, entity_id, way.name))
+        entry = way.begin(self._entry(customer, feature_id, price, entity_id, way.name))
         if unavailable is not None:
-            return self._unverified(not_taken(entry), customer, model, unavailable)
+            return self._unverified(not_taken(entry), unavailable)
         if way.journalled:
             self._outbox.open(entry)
         try:
             result = await self._take(way, customer, entry, model, properties)
         except Unavailable as error:
             left = entry if isinstance(error, Uncertain) else not_taken(entry)
-            return self._unverified(left, customer, model, error)
+            return self._unverified(left, error)
         except RequestRejected:
             self._end(not_taken(entry))
             raise
@@ -195,9 +249,9 @@ class Charges:
             raise
         if not result.allowed:
             self._end(not_taken(entry))
-            raise _insufficient(result, model=model, price=price)
+            raise _insufficient(result, model=model, asked=asked)
         opened = way.taken(entry)._replace(required=result.required_balance, **_loose_grant(result.balance))
-        return self._charge(opened, customer, model, balance=result.balance)
+        return opened, result.balance, True
 
     def _way(self, charging: Charging, customer: Customer) -> WayOfCharging:
         """Return how to charge now. A worker that others may take for dead begins nothing that only it can undo.
@@ -213,26 +267,9 @@ class Charges:
             return WAYS["hold"]
         raise Overloaded("balances.check", "the outbox cannot be written, so no charge is opened", retry_after=1)
 
-    def _charge(
-        self,
-        entry: Entry,
-        customer: Customer,
-        model: str,
-        *,
-        balance: Balance | None = None,
-        verified: bool = True,
-        earlier: PaidCharge | None = None,
-    ) -> Charge:
-        return Charge(
-            entry,
-            customer=customer,
-            model=model,
-            balance=balance,
-            verified=verified,
-            settings=self.settings,
-            end=self._end,
-            earlier=earlier,
-        )
+    def _of(self, customer: Customer, model: str) -> dict[str, Any]:
+        """Return the arguments that all charges have in common."""
+        return {"customer": customer, "model": model, "settings": self.settings, "end": self._end}
 
     async def _admit(
         self, customer: Customer, model: str, price: Decimal, requirement: Requirement | None, *, confirm: bool
@@ -292,7 +329,7 @@ class Charges:
             created_at=self._outbox.now(),
         )
 
-    def _unverified(self, entry: Entry, customer: Customer, model: str, error: Unavailable) -> Charge:
+    def _unverified(self, entry: Entry, error: Unavailable) -> tuple[Entry, None, bool]:
         """Apply `on_unavailable` to a call for which Autumn gave neither a yes nor a no."""
         # What this service holds back itself does not show that Autumn cannot be asked. A customer who floods it would
         # choose to be served.
@@ -301,7 +338,7 @@ class Charges:
             self._end(entry._replace(reason="no answer to the check"))
             raise error
         _log.warning("A call is served unverified: %s", error)
-        return self._charge(entry, customer, model, verified=False)
+        return entry, None, False
 
     def _end(self, entry: Entry) -> None:
         """Have done what the end of a charge needs. Returns at once and cannot fail; the outbox sees to the rest."""
@@ -322,11 +359,12 @@ def _loose_grant(balance: Balance | None) -> dict[str, Any]:
     return {"loose_feature": balance.feature_id, "loose_id": grant.id, "loose_until": grant.expires_at}
 
 
-def _insufficient(result: CheckResult, *, model: str, price: Decimal) -> InsufficientCredits:
+def _insufficient(result: CheckResult, *, model: str, asked: Quote) -> InsufficientCredits:
     return InsufficientCredits(
         "The balance does not cover this call.",
         model=model,
-        required=to_json_number(price if result.required_balance is None else result.required_balance),
+        required=to_json_number(asked.credits if result.required_balance is None else result.required_balance),
+        **asked.why(),
         balance=_shown_balance(result.balance),
         plans=_shown_plans(result.preview),
     )

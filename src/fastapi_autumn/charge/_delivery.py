@@ -4,7 +4,9 @@ import contextlib
 import logging
 from decimal import Decimal
 from http import HTTPStatus
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
+
+from pydantic_core import from_json
 
 from fastapi_autumn import telemetry
 from fastapi_autumn._exact import exact
@@ -217,7 +219,7 @@ class Delivery:
             feature_id=entry.feature_id,
             entity_id=entry.entity_id,
             value=value,
-            properties=ledger.settling(entry.charge_id, reason=entry.reason),
+            properties=ledger.settling(entry.charge_id, reason=entry.reason, details=_details(entry)),
             idempotency_key=key,
         )
         missing = _missing(result, value, entry)
@@ -248,6 +250,7 @@ class Delivery:
                 ledger.lock_id(entry.charge_id),
                 "confirm" if value else "release",
                 override_value=value if value and value != entry.credits else None,
+                properties=_properties(entry),
                 idempotency_key=key,
             )
         except (RequestRejected, LockNotClaimable) as error:
@@ -273,6 +276,16 @@ class Delivery:
             # Nothing was tried.
             attempts = entry.attempts
         return entry._replace(attempts=attempts, due_at=self._now() + int(pause), last_error=str(error))
+
+
+def _details(entry: Entry) -> dict[str, Any] | None:
+    return None if entry.details is None else from_json(entry.details)
+
+
+def _properties(entry: Entry) -> dict[str, Any] | None:
+    """Return the properties of a finalize. Where there is nothing to add, Autumn keeps those of the hold."""
+    details = _details(entry)
+    return None if details is None else ledger.finalizing(entry.charge_id, reason=entry.reason, details=details)
 
 
 def _is_dropped(result: TrackResult, entry: Entry) -> bool:

@@ -198,13 +198,15 @@ class Balances:
         action: Literal["confirm", "release"],
         *,
         override_value: Decimal | float | None = None,
+        properties: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> models.FinalizeResult:
         """Close a hold: keep what it took, or `override_value` instead, or give it all back.
 
         The answer says no more than that it is done. A second finalize of one lock does nothing: Autumn answers 400
         "Lock not found", a `RequestRejected`. Never release a hold that may not have arrived: the release would claim
-        its id, and the hold that arrives later would stay for ever.
+        its id, and the hold that arrives later would stay for ever. `properties` are those of the event, if there is
+        one: confirming a hold as it is makes none.
 
         Raises:
             LockNotClaimable: Another finalize is under way, or had the id before the hold was there.
@@ -213,6 +215,7 @@ class Balances:
             lock_id=lock_id,
             action=action,
             override_value=amount(override_value),
+            properties=properties,
         )
         return await self._caller.read(
             models.FinalizeResult, "balances.finalize", body, idempotency_key=idempotency_key, verified=True

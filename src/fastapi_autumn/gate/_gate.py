@@ -4,6 +4,7 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from decimal import Decimal
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Depends, HTTPException, Request
@@ -15,9 +16,9 @@ from fastapi_autumn._identity import customer_from
 from fastapi_autumn._openapi import Documented
 from fastapi_autumn._refusals import billing_unavailable, not_authenticated, on_a_websocket, refused
 from fastapi_autumn._scope import RequestState, request_state, watch_route
-from fastapi_autumn.charge import Charge
+from fastapi_autumn.charge import Charge, Estimate, Failed
 from fastapi_autumn.errors import ConfigurationError, Refused, RequestRejected, Unavailable
-from fastapi_autumn.gate._model import checked_model, model_from_body
+from fastapi_autumn.gate._model import checked_model, model_from_body, request_of
 from fastapi_autumn.gate._rules import PlanRules
 from fastapi_autumn.models import Customer
 from fastapi_autumn.pricing import credits as exact_credits
@@ -37,6 +38,12 @@ class CreditGate(Documented):
 
     Args:
         model: A FastAPI dependency that returns the model's name; default: the field `model` of the body.
+        default_model: The model of a body that names none, as where the body's own model has a default.
+        credits: A FastAPI dependency that returns what the call costs, and may see the validated body; where the
+            model's price is a rate, it is what is held.
+        estimate: From a rate and a request to what is held, instead of the most that the call can cost. Its name is in
+            the 402.
+        failed: What a call costs that failed and whose price is a rate: `nothing`, or what it `used` by then.
         customer: A FastAPI dependency that returns a `Customer` or an id, for applications that authenticate in
             dependencies; default: whom the middleware identified. When it returns None nobody pays, and that is a 401.
         feature_id: Used instead of `AUTUMN_FEATURE_ID`.
@@ -68,6 +75,10 @@ class CreditGate(Documented):
         self,
         *,
         model: Callable[..., Any] | None = None,
+        default_model: str | None = None,
+        credits: Callable[..., Any] | None = None,  # noqa: A002 - Autumn's own word
+        estimate: Estimate | None = None,
+        failed: Failed = "nothing",
         customer: Callable[..., Any] | None = None,
         feature_id: str | None = None,
         entity_id: str | Callable[..., Any] | None = None,
@@ -89,9 +100,13 @@ class CreditGate(Documented):
         )
         self._bypass = bypass
         self._charging = charging
+        self._default_model = default_model
+        self._estimate = estimate
+        self._failed: Failed = failed
         self._idempotent = idempotent
         self._has_customer = customer is not None
-        wanted = (feature_id, entity_id, properties, self._rules, bypass, charging, idempotent)
+        amounts = (default_model, credits, estimate, failed)
+        wanted = (feature_id, entity_id, properties, self._rules, bypass, charging, idempotent, amounts)
         self._arguments = (model, customer, *wanted)
         self._hash = hash((feature_id, self._entity_id, bypass, charging, self._has_customer))
         # Only the dependencies that were given are in the signature, so the others add no work.
@@ -100,6 +115,7 @@ class CreditGate(Documented):
             "customer": customer,
             "entity": entity_id if callable(entity_id) else None,
             "properties": properties if callable(properties) else None,
+            "credits": credits,
         }
         self.__signature__ = inspect.Signature(
             [_parameter("connection", HTTPConnection)]
@@ -122,6 +138,7 @@ class CreditGate(Documented):
         customer: object = None,
         entity: str | None = None,
         properties: Mapping[str, Any] | None = None,
+        credits: Decimal | float | str | None = None,  # noqa: A002 - as above
     ) -> Charge:
         """Open the charge, and leave it where the middleware finds it."""
         state = request_state(connection.scope)
@@ -141,7 +158,13 @@ class CreditGate(Documented):
                 raise not_authenticated()
             name = await self._model(connection) if model is None else checked_model(model)
             charge = await self._open(
-                connection, state, payer, name, entity_id=entity or self._entity_id, properties=properties
+                connection,
+                state,
+                payer,
+                name,
+                entity_id=entity or self._entity_id,
+                properties=properties or self._properties,
+                credits=credits,
             )
         except (HTTPException, RequestValidationError) as error:
             if isinstance(connection, Request):
@@ -153,7 +176,9 @@ class CreditGate(Documented):
 
     async def _model(self, connection: HTTPConnection) -> str:
         if isinstance(connection, Request):
-            return await model_from_body(connection)
+            return await model_from_body(connection, default=self._default_model)
+        if self._default_model is not None:
+            return self._default_model
         raise ConfigurationError(
             f"{_named(connection)} has a credit gate, and a WebSocket has no body to read the model from. To charge "
             "for the whole connection, pass CreditGate(model=...), a dependency that finds it elsewhere; to charge for "
@@ -169,6 +194,7 @@ class CreditGate(Documented):
         *,
         entity_id: str | None,
         properties: Mapping[str, Any] | None,
+        credits: Decimal | float | str | None,  # noqa: A002 - as above
     ) -> Charge:
         charges = state.runtime.charges
         if self._bypass is not None and await _answer(self._bypass(connection)):  # type: ignore[arg-type]
@@ -188,8 +214,12 @@ class CreditGate(Documented):
                     model,
                     feature_id=self._feature_id,
                     entity_id=entity_id,
-                    properties=properties or self._properties,
+                    properties=properties,
                     charging=self._charging,
+                    credits=credits,
+                    request=partial(request_of, connection) if isinstance(connection, Request) else None,
+                    estimate=self._estimate,
+                    failed=self._failed,
                     requirement=self._rules or None,
                     confirm_customer=payer != state.customer,
                 )

@@ -10,9 +10,14 @@ from typing import Self
 
 from fastapi_autumn.errors import AmountError, PriceListError
 from fastapi_autumn.pricing._amounts import credits as to_credits
+from fastapi_autumn.pricing._rate_tables import is_rate_table, rate_of
+from fastapi_autumn.pricing._rates import Rate
 from fastapi_autumn.pricing._toml import TomlFile
 
-__all__ = ["ModelPrices"]
+__all__ = ["ModelPrices", "Price"]
+
+Price = Decimal | Rate
+"""What a call costs: so many credits, or what a rate says once it is known what the call used."""
 
 _LONGEST_NAME = 256
 _SNAPSHOT = re.compile(
@@ -21,7 +26,9 @@ _SNAPSHOT = re.compile(
 
 
 class ModelPrices:
-    """What one call of each model costs, in credits. Immutable; every price is checked on construction.
+    """What a call of each model costs, in credits. Immutable; every price is checked on construction.
+
+    A price is an amount for each call, or a rate, such as `tokens(input=25, output=100)`.
 
     A requested name finds its price by the first of these that is listed:
 
@@ -37,7 +44,7 @@ class ModelPrices:
     that name can be charged, by any of the rules above.
 
     Args:
-        models: credits per call; see `fastapi_autumn.pricing.credits` for what is an amount.
+        models: credits per call, or a rate; see `fastapi_autumn.pricing.credits` for what is an amount.
         aliases: further names. An alias may lead to another alias, but must end at a listed model.
 
     Raises:
@@ -48,7 +55,7 @@ class ModelPrices:
     __slots__ = ("_aliases", "_models", "_prices")
 
     def __init__(
-        self, models: Mapping[str, Decimal | float | str], *, aliases: Mapping[str, str] | None = None
+        self, models: Mapping[str, Decimal | float | str | Rate], *, aliases: Mapping[str, str] | None = None
     ) -> None:
         self._models = MappingProxyType(_checked_models(models, TomlFile()))
         self._aliases = MappingProxyType(dict(aliases or {}))
@@ -56,7 +63,10 @@ class ModelPrices:
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:
-        """Read a file with a `[models]` table of credits per call and, if wanted, an `[aliases]` table.
+        """Read a file with a `[models]` table of credits per call or rates and, if wanted, an `[aliases]` table.
+
+        A rate is a table: `{ input = 25, output = 100 }`, `{ images = { "1024x1024" = 4 } }`, `{ second = 0.1 }`,
+        `{ character = 0.001 }`, `{ unit = 2 }`, each with the further arguments of its function.
 
         Raises:
             PriceListError: as the constructor, and for a file that cannot be read; names the file and the line.
@@ -71,14 +81,14 @@ class ModelPrices:
         return cls(tables["models"], aliases=tables["aliases"])
 
     def with_models(
-        self, models: Mapping[str, Decimal | float | str], *, aliases: Mapping[str, str] | None = None
+        self, models: Mapping[str, Decimal | float | str | Rate], *, aliases: Mapping[str, str] | None = None
     ) -> Self:
         """A new list with `models` and `aliases` added to these, or put in their place."""
         return type(self)({**self._models, **models}, aliases={**self._aliases, **(aliases or {})})
 
     @property
-    def models(self) -> Mapping[str, Decimal]:
-        """The listed models and their credits per call."""
+    def models(self) -> Mapping[str, Price]:
+        """The listed models and their prices."""
         return self._models
 
     @property
@@ -87,7 +97,12 @@ class ModelPrices:
         return self._aliases
 
     def get_model_credits(self, model: str) -> Decimal | None:
-        """The credits that one call of `model` costs; None for a name that has no price.
+        """The credits that each call of `model` costs; None for a name that has no price, or a rate."""
+        price = self.get_model_price(model)
+        return None if isinstance(price, Rate) else price
+
+    def get_model_price(self, model: str) -> Price | None:
+        """The price of `model`; None for a name that has none.
 
         `model` may come straight from a request: empty, over-long (more than 256 characters) and unprintable names
         have no price.
@@ -104,7 +119,7 @@ class ModelPrices:
         return None
 
     def __contains__(self, model: object) -> bool:
-        return isinstance(model, str) and self.get_model_credits(model) is not None
+        return isinstance(model, str) and self.get_model_price(model) is not None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._models)
@@ -116,21 +131,26 @@ class ModelPrices:
         return f"<{type(self).__name__}: {len(self._models)} models, {len(self._aliases)} aliases>"
 
 
-def _checked_models(models: Mapping[str, object], file: TomlFile) -> dict[str, Decimal]:
+def _checked_models(models: Mapping[str, object], file: TomlFile) -> dict[str, Price]:
     if not models:
         raise PriceListError(f"{file.at(())}a price list needs at least one model; write its name and its credits")
     return {name: _checked_price(name, price, file) for name, price in models.items()}
 
 
-def _checked_aliases(
-    aliases: Mapping[str, object], models: Mapping[str, Decimal], file: TomlFile
-) -> dict[str, Decimal]:
+def _checked_aliases(aliases: Mapping[str, object], models: Mapping[str, Price], file: TomlFile) -> dict[str, Price]:
     return {alias: models[_target(alias, aliases, models, file)] for alias in aliases}
 
 
-def _checked_price(name: str, price: object, file: TomlFile) -> Decimal:
+def _checked_price(name: str, price: object, file: TomlFile) -> Price:
     where = file.at(("models", name))
     _check_name(name, where)
+    if isinstance(price, Rate):
+        return price
+    if isinstance(price, Mapping) and is_rate_table(price):
+        try:
+            return rate_of(price)
+        except (AmountError, TypeError) as error:
+            raise PriceListError(f"{where}the price of {name!r} is no price: {error}") from None
     if isinstance(price, Mapping):
         inner = next(iter(price), "")
         raise PriceListError(
@@ -149,7 +169,7 @@ def _check_name(name: object, where: str) -> None:
         raise PriceListError(f"{where}a model name has at most {_LONGEST_NAME} characters, not {len(name)}")
 
 
-def _target(alias: str, aliases: Mapping[str, object], models: Mapping[str, Decimal], file: TomlFile) -> str:
+def _target(alias: str, aliases: Mapping[str, object], models: Mapping[str, Price], file: TomlFile) -> str:
     """Follow `alias` to the listed model that it stands for."""
     where = file.at(("aliases", alias))
     _check_name(alias, where)

@@ -1,28 +1,41 @@
 """Where the prices of a service come from, whichever way they are given."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from fastapi_autumn.errors import ConfigurationError
 from fastapi_autumn.pricing._amounts import credits as exact_credits
-from fastapi_autumn.pricing._models import ModelPrices
+from fastapi_autumn.pricing._models import ModelPrices, Price
+from fastapi_autumn.pricing._rates import Rate
 
-__all__ = ["PriceList", "Prices", "price_list"]
+__all__ = ["Price", "PriceList", "Prices", "price_list", "price_of"]
 
 
 class PriceList(Protocol):
-    """What a model call costs."""
+    """What a model call costs.
+
+    A list that also has a method `get_model_price(model)`, which returns an amount, a `Rate`, or None, and which may be
+    async, is asked by that instead.
+    """
 
     def get_model_credits(self, model: str) -> Decimal | None:
         """Return the price of one call in credits, or None for a model that is not on the list."""
         ...
 
 
-Prices = PriceList | Mapping[str, Decimal | float | str] | str | Path | Callable[[str], Decimal | float | str | None]
+_Given = Decimal | float | str | Rate
+Prices = (
+    PriceList
+    | Mapping[str, _Given]
+    | str
+    | Path
+    | Callable[[str], _Given | None]
+    | Callable[[str], Awaitable[_Given | None]]
+)
 
 
 def price_list(prices: Prices | None) -> PriceList:
@@ -39,20 +52,36 @@ def price_list(prices: Prices | None) -> PriceList:
         return ModelPrices.from_toml(prices)
     if isinstance(prices, Mapping):
         return ModelPrices(prices)
-    if not callable(prices):
-        return prices
-    if inspect.iscoroutinefunction(prices) or inspect.iscoroutinefunction(getattr(prices, "__call__", None)):  # noqa: B004 - an object may be called, too
-        raise ConfigurationError(
-            "A function for prices is called for each charge and cannot be async. Look the prices up beforehand, and "
-            "pass a function that reads them from memory."
-        )
-    return _PriceFunction(prices)
+    return _PriceFunction(prices) if callable(prices) else prices
+
+
+async def price_of(prices: PriceList, model: str) -> Price | None:
+    """Return what a call of `model` costs, or None for a model that is not on the list.
+
+    Raises:
+        AmountError: A function of the application's returned what is no price.
+    """
+    if isinstance(prices, ModelPrices):
+        return prices.get_model_price(model)
+    ask = getattr(prices, "get_model_price", None)
+    if ask is None:
+        return prices.get_model_credits(model)
+    price = ask(model)
+    if inspect.isawaitable(price):
+        price = await price
+    return price if price is None or isinstance(price, Rate) else exact_credits(price)
 
 
 @dataclass(frozen=True, slots=True)
 class _PriceFunction:
-    function: Callable[[str], Decimal | float | str | None]
+    function: Callable[[str], Any]
+
+    def get_model_price(self, model: str) -> Any:
+        return self.function(model)
 
     def get_model_credits(self, model: str) -> Decimal | None:
         price = self.function(model)
-        return None if price is None else exact_credits(price)
+        if inspect.iscoroutine(price):
+            price.close()
+            raise ConfigurationError("The function for prices is async, so there is no price without waiting for it.")
+        return None if price is None or isinstance(price, Rate) else exact_credits(price)

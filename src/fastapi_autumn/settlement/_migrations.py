@@ -7,13 +7,14 @@ still work on the database.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 
 from fastapi_autumn.errors import ConfigurationError
-from fastapi_autumn.settlement._tables import accounts, charges, replies, schema, workers
+from fastapi_autumn.settlement._tables import accounts, charges, charges_table, details, replies, schema, workers
 
 __all__ = ["MIGRATIONS", "Migration", "migrate"]
 
@@ -38,9 +39,14 @@ def _create(*tables: sa.Table) -> list[ExecutableDDLElement]:
     return made
 
 
+def _add(table: sa.Table, column: sa.Column[Any]) -> sa.Executable:
+    return sa.text(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {column.type.compile()}")
+
+
 MIGRATIONS = (
-    Migration(1, lambda: _create(charges, workers, accounts)),
+    Migration(1, lambda: _create(charges_table(sa.MetaData()), workers, accounts)),
     Migration(2, lambda: _create(replies)),
+    Migration(3, lambda: [_add(charges, details)]),
 )
 
 

@@ -7,44 +7,64 @@ import sqlalchemy as sa
 
 from fastapi_autumn.settlement.entry import Doubt, Entry
 
-__all__ = ["ENTRY_COLUMNS", "accounts", "charges", "entry_of", "metadata", "replies", "row_of", "schema", "workers"]
+__all__ = [
+    "ENTRY_COLUMNS",
+    "accounts",
+    "charges",
+    "charges_table",
+    "details",
+    "entry_of",
+    "metadata",
+    "replies",
+    "row_of",
+    "schema",
+    "workers",
+]
 
 metadata = sa.MetaData()
 
-# Ids and amounts are texts without a limit: a row that does not fit would hold up all that are committed with it.
-charges = sa.Table(
-    "autumn_charges",
-    metadata,
-    sa.Column("charge_id", sa.Text, primary_key=True),
-    sa.Column("account", sa.Text, nullable=False),
-    sa.Column("state", sa.Text, nullable=False),
-    sa.Column("owner", sa.Text, nullable=False),
-    sa.Column("lease_until", sa.BigInteger, nullable=False),
-    sa.Column("customer_id", sa.Text, nullable=False),
-    sa.Column("feature_id", sa.Text, nullable=False),
-    sa.Column("entity_id", sa.Text),
-    sa.Column("charging", sa.Text, nullable=False),
-    sa.Column("credits", sa.Text, nullable=False),
-    sa.Column("cost", sa.Text, nullable=False),
-    sa.Column("taken", sa.Text),
-    sa.Column("required", sa.Text),
-    sa.Column("held", sa.Boolean, nullable=False),
-    sa.Column("unmoved", sa.Text, nullable=False),
-    sa.Column("loose_feature", sa.Text),
-    sa.Column("loose_id", sa.Text),
-    sa.Column("loose_until", sa.BigInteger),
-    sa.Column("to_grant", sa.Text, nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("created_at", sa.BigInteger, nullable=False),
-    sa.Column("key_number", sa.Integer, nullable=False),
-    sa.Column("doubt", sa.Text, nullable=False),
-    sa.Column("contested", sa.Boolean, nullable=False),
-    sa.Column("attempts", sa.Integer, nullable=False),
-    sa.Column("due_at", sa.BigInteger, nullable=False),
-    sa.Column("last_error", sa.Text),
-    sa.Index("autumn_charges_due", "state", "due_at"),
-    sa.Index("autumn_charges_owner", "owner"),
-)
+
+def charges_table(metadata: sa.MetaData, *added: sa.Column[Any]) -> sa.Table:
+    """Return the table of charges as it was at first, with the columns that migrations have added since."""
+    # Ids and amounts are texts without a limit: a row that does not fit would hold up all that are committed with it.
+    return sa.Table(
+        "autumn_charges",
+        metadata,
+        sa.Column("charge_id", sa.Text, primary_key=True),
+        sa.Column("account", sa.Text, nullable=False),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("owner", sa.Text, nullable=False),
+        sa.Column("lease_until", sa.BigInteger, nullable=False),
+        sa.Column("customer_id", sa.Text, nullable=False),
+        sa.Column("feature_id", sa.Text, nullable=False),
+        sa.Column("entity_id", sa.Text),
+        sa.Column("charging", sa.Text, nullable=False),
+        sa.Column("credits", sa.Text, nullable=False),
+        sa.Column("cost", sa.Text, nullable=False),
+        sa.Column("taken", sa.Text),
+        sa.Column("required", sa.Text),
+        sa.Column("held", sa.Boolean, nullable=False),
+        sa.Column("unmoved", sa.Text, nullable=False),
+        sa.Column("loose_feature", sa.Text),
+        sa.Column("loose_id", sa.Text),
+        sa.Column("loose_until", sa.BigInteger),
+        sa.Column("to_grant", sa.Text, nullable=False),
+        sa.Column("reason", sa.Text, nullable=False),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
+        sa.Column("key_number", sa.Integer, nullable=False),
+        sa.Column("doubt", sa.Text, nullable=False),
+        sa.Column("contested", sa.Boolean, nullable=False),
+        sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("due_at", sa.BigInteger, nullable=False),
+        sa.Column("last_error", sa.Text),
+        *added,
+        sa.Index("autumn_charges_due", "state", "due_at"),
+        sa.Index("autumn_charges_owner", "owner"),
+    )
+
+
+details = sa.Column("details", sa.Text)
+charges = charges_table(metadata, details)
 
 workers = sa.Table(
     "autumn_charge_workers",

@@ -112,6 +112,8 @@ class Entry(NamedTuple):
     """Attempts in a row that led nowhere; they make the pauses longer."""
     due_at: int = 0
     last_error: str | None = None
+    details: str | None = None
+    """What the event that settles the charge says about it besides: JSON, an object of properties."""
 
     @property
     def key(self) -> str:

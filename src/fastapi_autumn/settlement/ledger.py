@@ -15,6 +15,7 @@ __all__ = [
     "charge_id",
     "charge_number",
     "ends_by_itself",
+    "finalizing",
     "grant_id",
     "is_hold",
     "key_of",
@@ -76,9 +77,18 @@ def opening(charge: str, *, model: str, charging: str, given: Mapping[str, Any] 
     return {**given, **own}
 
 
-def settling(charge: str, *, reason: str) -> dict[str, Any]:
+def settling(charge: str, *, reason: str, details: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the properties of the event that settles a charge."""
-    return {CHARGE_ID: charge, _REASON: reason}
+    return {**(details or {}), CHARGE_ID: charge, _REASON: reason}
+
+
+def finalizing(charge: str, *, reason: str, details: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the properties of the event by which a hold comes to something else.
+
+    They stand in place of those of the hold, so they say as well that it was one: what Autumn gives back by itself is
+    not looked for in its log.
+    """
+    return {**settling(charge, reason=reason, details=details), _CHARGING: "hold"}
 
 
 def ends_by_itself(charging: object) -> bool:

@@ -29,13 +29,15 @@ class Verdict:
     reason: str
 
 
-def by_default(outcome: Outcome, settings: AutumnSettings, *, charged: Decimal) -> Verdict:
+def by_default(
+    outcome: Outcome, settings: AutumnSettings, *, charged: Decimal, in_spite_of_failure: Decimal = Decimal(0)
+) -> Verdict:
     """Tell what a call that ended in `outcome` costs when nobody has said otherwise."""
     match outcome:
         case Outcome.DONE:
             return Verdict(charged, "done")
         case Outcome.FAILED:
-            return Verdict(Decimal(0), "failed")
+            return Verdict(in_spite_of_failure, "failed")
         case Outcome.GONE:
             # The model has worked by then. And if leaving were free, callers would leave before the last word.
             return Verdict(Decimal(0) if settings.refund_on_disconnect else charged, "client disconnected")

@@ -55,7 +55,8 @@ class Pending:
             self._contested.discard(entry.charge_id)
             self._changes[entry.charge_id] = Ended(_contested(entry), owed=True)
         elif owed:
-            self._changes[entry.charge_id] = Ended(entry, owed=True)
+            journalled = was_open and ledger.ends_by_itself(entry.charging)
+            self._changes[entry.charge_id] = Ended(entry, owed=True, journalled=journalled)
         elif was_open:
             self._forget(entry)
 
@@ -98,7 +99,8 @@ class Pending:
         """
         changes = {**taken.changes, **self._changes}
         ended = {**taken.unwritten, **self._unwritten}
-        ended |= {charge_id: change.entry for charge_id, change in changes.items() if isinstance(change, Ended)}
+        ends = {charge_id: change for charge_id, change in changes.items() if isinstance(change, Ended)}
+        ended |= {charge_id: change.entry for charge_id, change in ends.items()}
         self._contested = set(self._open)
         self._unwritten = {}
         # What was claimed under the old name is delivered by whoever has claimed it since.
@@ -106,8 +108,10 @@ class Pending:
         for charge_id, entry in ended.items():
             if charge_id in self._open:
                 continue
-            # A hold is in no journal, so nobody else can have settled it.
-            ending = entry if ledger.ends_by_itself(entry.charging) else _contested(entry)
+            # A hold of which nothing was noted before is in no journal, so nobody else can have settled it.
+            end = ends.get(charge_id)
+            alone = ledger.ends_by_itself(entry.charging) and end is not None and not end.journalled
+            ending = entry if alone else _contested(entry)
             self._changes[charge_id] = Ended(ending, owed=True)
 
 

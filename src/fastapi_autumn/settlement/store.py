@@ -64,6 +64,8 @@ class Ended:
 
     entry: Entry
     owed: bool
+    journalled: bool = False
+    """A hold that may have a row: whoever takes this worker for dead may settle it, as every deduction."""
 
 
 @dataclass(frozen=True, slots=True)
