@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import signal
 from collections.abc import Mapping
 from typing import Any
 
@@ -372,6 +373,32 @@ async def test_drain_ends_within_its_bound_whatever_autumn_does(autumn: Customer
         autumn.hold.set()
         await registry.drain()
     await asyncio.gather(*requests)
+
+
+async def test_drain_ends_where_all_are_done_and_nobody_has_noticed_yet(autumn: CustomersOnly) -> None:
+    """In that moment a `gather` of Python 3.12 and later does not yield, and a loop around it never ends."""
+    registry = known(autumn)
+    autumn.hold.clear()
+    task = registry.ensure(ADA)
+    assert task is not None
+    while not autumn.asked:
+        await asyncio.sleep(0)
+    autumn.hold.set()
+    await asyncio.sleep(0)
+    assert task.done()
+    assert len(registry._under_way) == 1
+
+    def give_up(*_: Any) -> None:
+        raise AssertionError("it never ends")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, 60)
+    try:
+        await registry.drain()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert len(registry._under_way) == 0
 
 
 async def test_an_outage_does_not_fill_the_log(autumn: CustomersOnly, caplog: pytest.LogCaptureFixture) -> None:
