@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 from fastapi import HTTPException
 from pydantic import BaseModel
+from sqlalchemy.exc import OperationalError
 
 from fastapi_autumn import ModelCharge
 from fastapi_autumn.settlement.outbox import Outbox
@@ -226,3 +227,24 @@ async def test_a_shutdown_while_it_is_away_ends(tmp_path, caplog):
         other.close()
 
     assert "1 charges are only in Autumn's event log" in caplog.text
+
+
+async def test_a_shutdown_that_cannot_claim_stops_the_rest(tmp_path, caplog):
+    """A database that fails while the last refunds are claimed keeps nothing from being written and closed."""
+    service = Service(tmp_path, emulator_path=tmp_path / "emulator.db")
+
+    async def locked(*_, **__):
+        raise OperationalError("UPDATE", {}, sqlite3.OperationalError("database is locked"))
+
+    async with service.autumn.running() as runtime:
+        runtime.outbox.store.claim = locked
+        with pytest.raises(ValueError, match="model"):
+            async with service.autumn.charge("ada", "large"):
+                raise ValueError("model")
+
+    assert "could not be delivered from (OperationalError)" in caplog.text
+    assert "could not be written" not in caplog.text
+    assert runtime.outbox._writer.done()
+    again = Service(tmp_path, emulator_path=tmp_path / "emulator.db")
+    async with again.autumn.running():
+        assert await again.used() == 0
