@@ -14,6 +14,7 @@ from fastapi.responses import StreamingResponse
 from attempts import KEY, Talk, ask, code, come_back, hang_up
 from fastapi_autumn import Charge, CreditGate, ModelCharge
 from fastapi_autumn.settlement.replies import Conflict
+from fastapi_autumn.settlement.sql_replies import SqlReplies
 from service import Service, until
 
 
@@ -117,6 +118,62 @@ async def test_what_the_whole_answer_costs_is_paid(talk):
         assert code(third) == (409, "already_answered")
         assert len(set(talk.ran)) == 1
         assert await talk.service.used() == 8
+
+
+async def test_paid_charge_is_written_before_anybody_relies_on_it(talk, monkeypatch):
+    """If the process dies right after, the charge must not be given back while its key says that it is paid."""
+    unwritten = []
+    finish = SqlReplies.finish
+
+    async def watched(replies: SqlReplies, attempt: Any, standing: Any, charges: Any) -> None:
+        if standing == "paid":
+            unwritten.append(talk.service.autumn.outbox.unwritten)
+        await finish(replies, attempt, standing, charges)
+
+    monkeypatch.setattr(SqlReplies, "finish", watched)
+    async with talk.service.serving() as client:
+        await hang_up(client)
+        await come_back(client)
+
+    assert unwritten == [0]
+
+
+@pytest.mark.parametrize("team", ["red", "blue"])
+async def test_paid_charge_pays_for_its_own_payer(tmp_path, team):
+    """Who pays may come from a header: another team's second attempt is not served on the first team's charge."""
+    service = Service(tmp_path)
+    ran = []
+    go_on = asyncio.Event()
+
+    async def payer(x_team: Annotated[str, Header()]) -> str:
+        return x_team
+
+    @service.app.post("/ai/both")
+    async def both(
+        mine: ModelCharge, theirs: Annotated[Charge, Depends(CreditGate(customer=payer))]
+    ) -> StreamingResponse:
+        ran.append(mine.id)
+
+        async def words() -> AsyncIterator[bytes]:
+            yield b"a word" * 2000
+            if len(ran) == 1:
+                await go_on.wait()
+
+        return StreamingResponse(words())
+
+    async with service.serving() as client:
+        headers = KEY | {"x-team": "red"}
+        async with client.stream("POST", "/ai/both", json=ask(), headers=headers) as response:
+            async for _ in response.aiter_raw():
+                break
+        async with asyncio.timeout(20):
+            while (again := await client.post("/ai/both", json=ask(), headers=KEY | {"x-team": team})).is_client_error:
+                assert code(again) == (409, "in_progress")
+
+        assert again.status_code == 200
+        assert await service.used("ada") == 5
+        assert await service.used("red") == 5
+        assert await service.used(team) == 5
 
 
 async def test_paid_charge_serves_one_more_attempt(talk):

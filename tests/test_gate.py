@@ -3,6 +3,7 @@
 import json
 from decimal import Decimal
 from typing import Annotated, Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -356,8 +357,11 @@ async def test_entities_share_of_the_balance_pays(tmp_path):
     async def workspace(x_workspace: Annotated[str, Header()]) -> str:
         return x_workspace
 
-    service = Service(tmp_path)
-    for path, entity in (("/ai/fixed", "red"), ("/ai/found", workspace)):
+    async def seat(x_seat: Annotated[UUID, Header()]) -> UUID:
+        return x_seat
+
+    service, green = Service(tmp_path), str(UUID(int=7))
+    for path, entity in (("/ai/fixed", "red"), ("/ai/found", workspace), ("/ai/seat", seat)):
 
         @service.app.post(path)
         async def chat(charge: Annotated[Charge, Depends(CreditGate(entity_id=entity))]) -> Any:
@@ -365,13 +369,18 @@ async def test_entities_share_of_the_balance_pays(tmp_path):
 
     async with service.calling() as client:
         await service.autumn.client.customers.get_or_create(Customer("ada"))
-        for entity in ("red", "blue"):
+        for entity in ("red", "blue", green):
             await at_autumn(service, "entities.create", entity_id=entity, feature_id="ai_credits")
         await client.post("/ai/fixed", json={"model": "large"})
         await client.post("/ai/found", json={"model": "small"}, headers={"x-workspace": "blue"})
+        await client.post("/ai/seat", json={"model": "small"}, headers={"x-seat": green})
         events = (await at_autumn(service, "events.list"))["list"]
 
-        assert {(event["value"], event["entity_id"]) for event in events} == {(5, "red"), (1, "blue")}
+        assert {(event["value"], event["entity_id"]) for event in events} == {
+            (5, "red"),
+            (1, "blue"),
+            (1, green),
+        }
 
 
 async def at_autumn(service: Service, operation: str, **fields: Any) -> Any:

@@ -7,7 +7,7 @@ attempts under a key come to is in `settlement/replies.py`.
 import asyncio
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastapi import Request
@@ -97,9 +97,9 @@ async def _release(state: RequestState, claiming: asyncio.Task[Attempt | Conflic
         await _note(state, found, standing_after(found, Outcome.FAILED, found.paid), found.paid)
 
 
-def charged_for(model: str, feature_id: str | None, entity_id: str | None) -> str:
-    """Name what a gate charges for, which need not be in the body: a model may come from a header."""
-    return _digest(*("" if part is None else f"={part}" for part in (model, feature_id, entity_id)))
+def charged_for(payer: Customer, model: str, feature_id: str | None, entity_id: str | None) -> str:
+    """Name what a gate charges for and whom, which need not be in the body: either may come from a header."""
+    return _digest(*("" if part is None else f"={part}" for part in (payer.id, model, feature_id, entity_id)))
 
 
 def paid_before(state: RequestState, attempt: Attempt, what: str) -> PaidCharge | None:
@@ -112,14 +112,19 @@ def paid_before(state: RequestState, attempt: Attempt, what: str) -> PaidCharge 
     return None
 
 
-async def finish(state: RequestState, attempt: Attempt, outcome: Outcome) -> None:
+async def finish(state: RequestState, attempt: Attempt, outcome: Outcome, *, close: Callable[[], None]) -> None:
     """Note what the attempt came to. Charges that are still open are closed only after that.
 
     A process that dies in between leaves them open, and they are given back. The other way round, the next attempt
-    could be charged for an answer that was paid.
+    could be charged for an answer that was paid. But where they are to pay for the next attempt, `close` ends them, and
+    the outbox knows, before anybody relies on it: or that attempt would be served on what has been given back.
     """
     charges = [_paid(what, charge, outcome) for what, charge in state.under_key]
-    await _note(state, attempt, standing_after(attempt, outcome, charges), charges)
+    standing = standing_after(attempt, outcome, charges)
+    if standing == "paid":
+        close()
+        await state.runtime.outbox.flush()
+    await _note(state, attempt, standing, charges)
 
 
 async def _note(

@@ -11,7 +11,7 @@ from fastapi_autumn.customers import is_customer_id
 from fastapi_autumn.errors import ConfigurationError
 from fastapi_autumn.models import Customer
 
-__all__ = ["customer_from", "from_request_user"]
+__all__ = ["customer_from", "entity_from", "from_request_user"]
 
 _log = logging.getLogger("fastapi_autumn")
 
@@ -36,6 +36,19 @@ def customer_from(identity: object) -> Customer | None:
         return customer
     _log.warning("a customer id that Autumn would refuse or mistake is taken for nobody")
     return None
+
+
+def entity_from(identity: object) -> str | None:
+    """Return the id of the entity that `identity` names, or None. Integers and UUIDs are written out.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    try:
+        return None if identity is None else _id_from(identity)
+    except TypeError:
+        kind = type(identity).__name__
+        raise TypeError(f"an entity is an id, or None for none, and not {kind}: return str(team.id)") from None
 
 
 def from_request_user(connection: HTTPConnection) -> object:

@@ -1,4 +1,4 @@
-"""What the middleware and the gate share about one request, under `scope["state"]`.
+"""What the middleware and the gate share about one request, in its scope.
 
 State travels in the scope and not in context variables: those set below a BaseHTTPMiddleware, or in a thread, do not
 come back up. Downwards a context variable works everywhere, so `current_request` tells `Autumn.charge`, which sees no
@@ -72,7 +72,9 @@ class RequestState:
 
     runtime: Runtime
     customer: Customer | None
-    prefix: str = ""
+    path: str
+    """Its path, as the server sent it."""
+    prefix: str
     """The prefix that covers it, with the path under which the application is mounted."""
     ending: Ending = field(default_factory=Ending)
     charges: list[Charge] = field(default_factory=list)
@@ -109,13 +111,17 @@ current_request: ContextVar[RequestState | None] = ContextVar("fastapi_autumn_re
 
 
 def share(scope: MutableMapping[str, Any], state: RequestState) -> None:
-    """Put `state` where the gate finds it."""
-    scope.setdefault("state", {})[_KEY] = state
+    """Put `state` where the gate finds it.
+
+    Not under `scope["state"]`: whoever sends the parts of a batch through the application on copies of the scope shares
+    that, and one part would be served on the charge of another.
+    """
+    scope[_KEY] = state
 
 
 def request_state(scope: MutableMapping[str, Any]) -> RequestState | None:
     """Return what the middleware shared, or None when it did not see this request."""
-    state = scope.get("state", {}).get(_KEY)
+    state = scope.get(_KEY)
     return state if isinstance(state, RequestState) else None
 
 

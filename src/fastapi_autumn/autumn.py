@@ -16,7 +16,7 @@ from fastapi import APIRouter, WebSocketDisconnect
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect
 
-from fastapi_autumn._identity import customer_from
+from fastapi_autumn._identity import customer_from, entity_from
 from fastapi_autumn._machine import MACHINE, Machine
 from fastapi_autumn._openapi import document
 from fastapi_autumn._scope import Runtime, current_request
@@ -212,7 +212,7 @@ class Autumn:
                 payer,
                 model,
                 feature_id=feature_id,
-                entity_id=entity_id,
+                entity_id=entity_from(entity_id),
                 properties=properties,
                 charging=charging,
                 credits=credits,

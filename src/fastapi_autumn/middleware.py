@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -113,8 +114,10 @@ class AutumnMiddleware:
             return None
         full = scope.get("root_path", "") + prefix
         outer = request_state(scope)
-        # Of two that cover a path one charges, or every call would be paid twice.
-        return None if outer is not None and len(outer.prefix) >= len(full) else full
+        # Of two that cover a request one charges, or every call would be paid twice. A copy of its scope with another
+        # path is another request.
+        is_the_same = outer is not None and outer.path == scope["path"] and outer.outcome is None
+        return None if is_the_same and outer is not None and len(outer.prefix) >= len(full) else full
 
     async def _handle(self, runtime: Runtime, prefix: str, scope: Scope, receive: Receive, send: Send) -> None:
         max_body_bytes = self._autumn.settings.max_body_bytes
@@ -130,7 +133,7 @@ class AutumnMiddleware:
             return
         if customer is not None:
             await self._ensure(runtime, customer)
-        state = RequestState(runtime, customer, prefix)
+        state = RequestState(runtime, customer, scope["path"], prefix)
         share(scope, state)
         watch = _Watch(state, scope, receive, send, max_body_bytes=max_body_bytes)
         token = current_request.set(state)
@@ -162,7 +165,7 @@ class AutumnMiddleware:
     async def _end_attempt(self, state: RequestState, attempt: Attempt, outcome: Outcome) -> None:
         async with self._autumn.running():
             try:
-                await finish(state, attempt, outcome)
+                await finish(state, attempt, outcome, close=partial(_close, state, outcome))
             finally:
                 _close(state, outcome)
 
@@ -217,9 +220,10 @@ async def _refuse(error: HTTPException, scope: Scope, receive: Receive, send: Se
 def _close(state: RequestState, outcome: Outcome) -> None:
     state.outcome = outcome
     for charge in state.charges:
-        if outcome is not Outcome.DONE and not charge.closed:
-            _log.info("charge %s of %s ended as %s", charge.id, charge.customer.id, outcome.value)
+        decides = not charge.closed
         charge.finish(state.outcome_of(charge, outcome))
+        if outcome is not Outcome.DONE and decides:
+            _log.info("charge %s of %s ended as %s", charge.id, charge.customer.id, outcome.value)
 
 
 class _WithoutLifespan:

@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from charge.bench import ADA, FAULTS, bench_of
-from fastapi_autumn import Customer
+from fastapi_autumn import Customer, telemetry
 from fastapi_autumn.errors import (
     AmountError,
     ConfigurationError,
@@ -414,6 +414,32 @@ async def test_a_call_that_is_not_billed(bench):
 
     assert bench.line.calls == []
     assert "0 credits of ada" in repr(charge)
+
+
+async def test_a_meter_that_raises_loses_no_refund(bench, monkeypatch):
+    """What has to be done for a charge is noted before anything counts it."""
+
+    class Broken:
+        def add(self, *_):
+            raise RuntimeError("the exporter is gone")
+
+    charge = await bench.open()
+    monkeypatch.setattr(telemetry, "charges", Broken())
+    with pytest.raises(RuntimeError):
+        charge.refund()
+    await bench.settle()
+
+    assert bench.used == 0
+
+
+async def test_a_reason_that_is_no_text(bench):
+    """An exception is a natural reason, and must not keep a row from being written."""
+    charge = await bench.open()
+    charge.refund(ValueError("the model failed"))
+    await bench.outbox.flush()
+    (row,) = await bench.rows()
+
+    assert row.entry.reason == "the model failed"
 
 
 @pytest.mark.parametrize("policy", ["allow", "deny"])

@@ -5,6 +5,7 @@ import os
 import sqlite3
 import stat
 from contextlib import asynccontextmanager
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -148,11 +149,15 @@ async def test_what_no_database_can_store_is_made_storable(url):
     """NUL and half a surrogate pair, wherever they come from, do not keep the whole group from being written."""
     odd = an_entry("w-1", reason="model\0said \ud800", last_error="\0", customer_id="c" * 5000)
     strange = an_entry("w-2", customer_id="a\0b", entity_id="\udfff", feature_id="f\0")
+    no_texts = an_entry("w-4", reason=ValueError("the model failed"), entity_id=UUID(int=7), customer_id=7)
     async with opened(url) as store:
-        await store.commit(a_batch("w", Opened(odd), Ended(strange, owed=True), Opened(an_entry("w-3"))))
+        await store.commit(
+            a_batch("w", Opened(odd), Ended(strange, owed=True), Opened(an_entry("w-3")), Opened(no_texts))
+        )
 
         found = await rows(store)
-    assert set(found) == {"w-1", "w-2", "w-3"}
+    assert set(found) == {"w-1", "w-2", "w-3", "w-4"}
+    assert (found["w-4"][1].reason, found["w-4"][1].customer_id) == ("the model failed", "7")
     assert (found["w-1"][1].reason, found["w-1"][1].customer_id) == ("model\ufffdsaid ?", "c" * 5000)
 
 

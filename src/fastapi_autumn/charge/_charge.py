@@ -113,7 +113,7 @@ class Charge(Metered):
 
     def refund(self, reason: str = "refunded by the application") -> bool:
         """Give all credits back, for a failure that HTTP does not show, such as an error event in a stream."""
-        return self._close(lambda _: Verdict(Decimal(0), reason))
+        return self._close(lambda _: Verdict(Decimal(0), str(reason)))
 
     def keep(self) -> bool:
         """Keep what the call costs whatever happens from here on: the customer has got what they paid for.
@@ -206,8 +206,6 @@ class Charge(Metered):
                 return False
             self._closed = True
             self.cost = verdict.credits
-        # A call that was not billed counts, too, and leaves nothing to do.
-        telemetry.charges.add(1, {"outcome": _kind(verdict, self.credits)})
         if self.credits:
             with exact():
                 cost = verdict.credits - (self._paid or 0)
@@ -217,6 +215,8 @@ class Charge(Metered):
             else:
                 # What wakes the outbox up belongs to the event loop. A `def` handler runs in a thread of its own.
                 self._loop.call_soon_threadsafe(self._end, ended)
+        # Last, because a meter of the application's may raise. A call that was not billed counts, too.
+        telemetry.charges.add(1, {"outcome": _kind(verdict, self.credits)})
         return True
 
 

@@ -18,6 +18,7 @@ from fastapi_autumn.errors import (
     CustomerNotFound,
     DuplicateRequest,
     LockNotClaimable,
+    NoAnswer,
     Overloaded,
     RateLimited,
     RequestRejected,
@@ -223,12 +224,28 @@ class Delivery:
             idempotency_key=key,
         )
         missing = _missing(result, value, entry)
+        if missing:
+            # Deductions are in units of what paid. Where the check's answer was never read nobody knows how many of
+            # those a credit comes to, and it may have been changed since.
+            entry = entry._replace(required=await self._rate(entry))
+            missing = _missing(result, value, entry)
         if not missing:
             return entry._replace(taken=entry.cost)
         left = rule.moved_too_little(entry, missing, dropped=_is_dropped(result, entry))
         if left.to_grant:
             return left
         raise _Short(left, f"Autumn was asked to move {value} credits and did not move {missing} of them")
+
+    async def _rate(self, entry: Entry) -> Decimal | None:
+        """Return what `entry.credits` would take from the balance today."""
+        try:
+            answer = await self._client.balances.check(
+                entry.customer_id, entry.feature_id, entity_id=entry.entity_id, required_balance=entry.credits
+            )
+        except AutumnError as error:
+            # The track before it may not be repeated, which is what becomes of an unknown outcome alone.
+            raise NoAnswer("balances.check", "what a credit comes to is not known") from error
+        return answer.required_balance
 
     async def _grant(self, value: Decimal, feature_id: str, entry: Entry) -> Entry:
         if self._now() - entry.created_at > rule.STALE_MS:

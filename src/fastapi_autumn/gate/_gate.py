@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.requests import HTTPConnection
 
 from fastapi_autumn._attempts import begin, charged_for, paid_before
-from fastapi_autumn._identity import customer_from
+from fastapi_autumn._identity import customer_from, entity_from
 from fastapi_autumn._openapi import Documented
 from fastapi_autumn._refusals import billing_unavailable, not_authenticated, on_a_websocket, refused
 from fastapi_autumn._scope import RequestState, request_state, watch_route
@@ -136,7 +136,7 @@ class CreditGate(Documented):
         *,
         model: str | None = None,
         customer: object = None,
-        entity: str | None = None,
+        entity: object = None,
         properties: Mapping[str, Any] | None = None,
         credits: Decimal | float | str | None = None,  # noqa: A002 - as above
     ) -> Charge:
@@ -162,7 +162,7 @@ class CreditGate(Documented):
                 state,
                 payer,
                 name,
-                entity_id=entity or self._entity_id,
+                entity_id=entity_from(entity) or self._entity_id,
                 properties=properties or self._properties,
                 credits=credits,
             )
@@ -203,7 +203,7 @@ class CreditGate(Documented):
         if self._idempotent and isinstance(connection, Request):
             await begin(connection, state, payer)
             if state.attempt is not None:
-                what = charged_for(model, self._feature_id, entity_id)
+                what = charged_for(payer, model, self._feature_id, entity_id)
                 earlier = paid_before(state, state.attempt, what)
         try:
             charge = (

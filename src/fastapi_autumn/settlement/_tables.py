@@ -106,6 +106,7 @@ schema = sa.Table(
     sa.Column("oldest_code", sa.Integer, nullable=False),
 )
 
+_NO_TEXTS = {column.name for column in charges.columns if not isinstance(column.type, sa.Text)}
 _OF_THE_STORE = {"account", "state", "owner", "lease_until"}
 ENTRY_COLUMNS = [column for column in charges.columns if column.name not in _OF_THE_STORE]
 _AMOUNTS = ("credits", "cost", "taken", "required", "unmoved", "to_grant")
@@ -123,12 +124,13 @@ def row_of(entry: Entry) -> dict[str, Any]:
     values = {column.name: getattr(entry, column.name) for column in ENTRY_COLUMNS}
     amounts = {name: None if values[name] is None else str(values[name]) for name in _AMOUNTS}
     written = values | amounts | {"doubt": entry.doubt.value}
-    return {name: _storable(value) if isinstance(value, str) else value for name, value in written.items()}
+    return {name: value if value is None or name in _NO_TEXTS else _storable(value) for name, value in written.items()}
 
 
-def _storable(text: str) -> str:
+def _storable(value: Any) -> str:
     """What comes from applications and servers may hold what no database takes: NUL, half a surrogate pair.
 
     Autumn takes neither in an id, so a row whose id is changed by this has nothing to give back.
     """
-    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
+    # A reason that is an exception, an id that is a number: a driver refuses what is no text, and that for ever.
+    return str(value).replace("\0", "\ufffd").encode(errors="replace").decode()
