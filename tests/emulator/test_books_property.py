@@ -20,6 +20,8 @@ steps = st.one_of(
     st.tuples(st.just("use"), units),
     st.tuples(st.just("refund"), units),
     st.tuples(st.just("check"), units),
+    st.tuples(st.just("overflow"), units),
+    st.tuples(st.just("recalculate")),
     st.tuples(st.just("hold"), units),
     st.tuples(st.sampled_from(["confirm", "release"]), st.integers(0, 3), st.none() | st.sampled_from([0, 2, 30])),
     st.tuples(st.just("grant"), st.sampled_from([1, 5, 40])),
@@ -67,6 +69,10 @@ class Books:
                 call("balances.track", USE | {"value": number})
             case ("refund", number):
                 call("balances.track", USE | {"value": -number})
+            case ("overflow", number):
+                call("balances.track", USE | {"value": number, "overage_behavior": "overflow"})
+            case ("recalculate",):
+                call("balances.recalculate", ANN | {"feature_id": "credits"})
             case ("check", number):
                 call("balances.check", USE | {"required_balance": number, "send_event": True})
             case ("hold", number):
@@ -105,6 +111,8 @@ def test_nothing_is_created_or_lost_but_by_the_rules(sequence):
             assert left - left_now == taken
             assert step[0] != "refund" or 0 <= -taken <= step[1]
             assert step[0] not in ("use", "check", "hold") or 0 <= taken <= Decimal(str(step[1]))
+            assert step[0] != "overflow" or taken == Decimal(str(step[1]))
+            assert step[0] != "recalculate" or taken == 0
             # What is used up and came with no plan is forgotten, and takes its grant along.
             assert granted_now <= granted
     books.emulator.close()

@@ -6,8 +6,8 @@ from emulator.conftest import START
 from fastapi_autumn.emulator.books._clock import DAY
 
 
-async def ids(autumn, **body):
-    return [found["id"] for found in (await autumn.ok("customers.list", **body))["list"]]
+async def ids(autumn, operation="customers.list", **body):
+    return [found["id"] for found in (await autumn.ok(operation, **body))["list"]]
 
 
 @pytest.fixture
@@ -43,6 +43,48 @@ async def test_customers_are_found_by_text_and_by_plan(five):
     assert await ids(five, search="e2@") == await ids(five, search="N2") == ["c2"]
     await five.ok("billing.attach", customer_id="c1", plan_id="pro", no_billing_changes=True)
     assert await ids(five, plans=[{"id": "pro"}]) == ["c1"]
+
+
+async def test_customers_are_found_by_what_they_have(autumn, time):
+    """By a plan, its version and its state, by who takes their money, and by when they came."""
+    time.now += 1_000
+    await autumn.ok("customers.get_or_create", customer_id="bob", stripe_id="cus_1")
+    await autumn.ok("billing.attach", customer_id="bob", plan_id="pro", no_billing_changes=True)
+    await autumn.ok("billing.attach", customer_id="bob", plan_id="free", no_billing_changes=True)
+    assert await ids(autumn, plans=[{"id": "pro"}]) == ["bob"]
+    assert await ids(autumn, plans=[{"id": "pro", "versions": [2]}]) == []
+    assert await ids(autumn, plans=[{"id": "free"}]) == ["bob", "ann"]
+    assert await ids(autumn, plans=[{"id": "free"}], subscription_status="active") == ["ann"]
+    assert await ids(autumn, subscription_status="scheduled") == ["bob"]
+    assert await ids(autumn, processors=["stripe"]) == ["bob"]
+    assert await ids(autumn, processors=["vercel"]) == []
+    assert await ids(autumn, created_at_range={"end": time.now - 1}) == ["ann"]
+    assert await ids(autumn, created_at_range={"start": time.now}) == ["bob"]
+
+
+async def test_customers_can_be_listed_the_oldest_first(five):
+    """A cursor goes on in the order that was asked for."""
+    first = await five.ok("customers.list", sort_order="asc", limit=2)
+    then = await five.ok("customers.list", sort_order="asc", limit=5, start_cursor=first["next_cursor"])
+    found = [shown["created_at"] for shown in first["list"] + then["list"]]
+    assert found == sorted(found)
+    assert len(found) == 5
+
+
+async def test_entities_of_all_customers_are_listed(autumn, time):
+    """Without a customer all entities come, the newest first; with a plan those who have it by themselves or others."""
+    for customer_id, entity_id in (("ann", "a1"), ("bob", "b1"), ("bob", "b2")):
+        time.now += 1_000
+        await autumn.ok("customers.get_or_create", customer_id=customer_id)
+        await autumn.ok("entities.create", customer_id=customer_id, entity_id=entity_id, feature_id="seats")
+    pro = {"customer_id": "bob", "plan_id": "pro", "no_billing_changes": True}
+    await autumn.ok("billing.attach", **pro, entity_id="b1")
+    assert await ids(autumn, "entities.list") == ["b2", "b1", "a1"]
+    assert await ids(autumn, "entities.list", search="B") == ["b2", "b1"]
+    assert await ids(autumn, "entities.list", plans=[{"id": "pro"}]) == ["b1"]
+    first = await autumn.ok("entities.list", limit=2)
+    then = await ids(autumn, "entities.list", start_cursor=first["next_cursor"])
+    assert [shown["id"] for shown in first["list"]] + then == ["b2", "b1", "a1"]
 
 
 async def test_a_customer_can_get_another_id(five):

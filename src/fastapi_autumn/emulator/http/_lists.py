@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from fastapi_autumn.emulator._document import Document
 from fastapi_autumn.emulator._errors import ApiError
+from fastapi_autumn.emulator.books._customer import AttachedPlan, Customer
 from fastapi_autumn.emulator.http._call import Call
 from fastapi_autumn.emulator.http._validation import Fields
 
@@ -40,6 +41,50 @@ def read(call: Call, fields: Fields) -> Page:
         cursor=_parse(text) if text and by_cursor else None,
         by_cursor=by_cursor,
     )
+
+
+@dataclass(slots=True, frozen=True)
+class Narrowing:
+    """Which customers or entities are wanted: with one of some plans, and with a processor who takes their money.
+
+    `versions` says for each plan that was named which of its versions are meant; all are if none is named.
+    """
+
+    versions: dict[str, list[int]]
+    status: str | None
+    processors: list[str]
+
+    @classmethod
+    def read(cls, fields: Fields) -> Narrowing:
+        """Read `plans`, `subscription_status` and `processors`."""
+        versions = {}
+        for item in fields.objects("plans"):
+            named = item.raw("versions") or []
+            if not isinstance(named, list) or not all(isinstance(version, int) for version in named):
+                item.fail("versions", "Invalid input")
+                named = []
+            versions[item.text("id")] = named
+        processors = fields.strings("processors")
+        if not set(processors) <= {"stripe", "revenuecat", "vercel"}:
+            fields.fail("processors", "Invalid input")
+        return cls(versions, fields.choice("subscription_status", ("active", "scheduled")), processors)
+
+    def __bool__(self) -> bool:
+        """Whether anything was asked for."""
+        return bool(self.versions or self.status or self.processors)
+
+    def wants(self, customer: Customer, entity_id: str | None = None) -> bool:
+        """Whether a customer is meant, or one of their entities, which has the customer's plans too."""
+        if self.processors and not ("stripe" in self.processors and customer.stripe_id):
+            return False
+        plans = [plan for plan in customer.plans if plan.entity_id in (None, entity_id)]
+        return not (self.versions or self.status) or any(map(self._fits, plans))
+
+    def _fits(self, plan: AttachedPlan) -> bool:
+        if self.status not in (None, plan.status):
+            return False
+        named = self.versions.get(plan.plan_id)
+        return not self.versions or (named is not None and (not named or plan.version in named))
 
 
 def cursor(identifier: str | None, time: int) -> str:

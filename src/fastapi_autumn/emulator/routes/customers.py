@@ -13,6 +13,11 @@ from fastapi_autumn.emulator.http._call import Call, Operation
 from fastapi_autumn.emulator.http._validation import Fields
 from fastapi_autumn.emulator.routes._metering import caught_up, create_customer, customer_of, save
 
+_NEVER = 2**53
+_AFTER = {
+    "ASC": " AND (created_at, seq) > (?, (SELECT seq FROM customers WHERE id IS ?))",
+    "DESC": " AND (created_at, seq) < (?, (SELECT seq FROM customers WHERE id IS ?))",
+}
 _PROFILE = ("name", "email", "fingerprint", "stripe_id")
 
 
@@ -104,28 +109,30 @@ def delete(call: Call) -> Any:
 
 
 def list_(call: Call) -> Any:
-    """List customers, the newest first, with a cursor (from 2.3.0) or with an offset."""
+    """List customers, the newest first unless asked otherwise, with a cursor (from 2.3.0) or with an offset."""
     fields = call.fields()
     page = _lists.read(call, fields)
     where, values = _filter(call, fields)
+    narrowing = _lists.Narrowing.read(fields)
+    order = (fields.choice("sort_order", ("asc", "desc")) or "desc").upper()
     fields.check()
+    where, values = _with_plan(where, values, narrowing)
+    after, start = where, list(values)
     if page.cursor:
-        where += " AND (created_at, seq) < (?, (SELECT seq FROM customers WHERE id IS ?))"
-        values += [page.cursor["t"], page.cursor["id"]]
+        after += _AFTER[order]
+        start += [page.cursor["t"], page.cursor["id"]]
     rows = call.store.rows(
-        f"SELECT id, seq, created_at FROM customers WHERE {where} "  # noqa: S608 - built from constants
-        "ORDER BY created_at DESC, seq DESC LIMIT ? OFFSET ?",
-        *values, page.limit + 1, page.offset,
+        f"SELECT seq FROM customers WHERE {after} "  # noqa: S608 - built from constants
+        f"ORDER BY created_at {order}, seq {order} LIMIT ? OFFSET ?",
+        *start, -1 if narrowing else page.limit + 1, 0 if narrowing else page.offset,
     )  # fmt: skip
-    shown = []
-    for _, number, _ in rows[: page.limit]:
-        customer = _customers.load_number(call.store, number)
-        if customer is not None:
-            shown.append(_shapes.customer(call.catalog, caught_up(call, customer), now=call.now, env=call.env))
-    more = len(rows) > page.limit
+    found = [customer for (number,) in rows if (customer := _customers.load_number(call.store, number)) is not None]
+    if narrowing:
+        found = [customer for customer in found if narrowing.wants(customer)][page.offset :]
+    wanted, more = found[: page.limit], len(found) > page.limit
+    shown = [_shapes.customer(call.catalog, caught_up(call, who), now=call.now, env=call.env) for who in wanted]
     if page.by_cursor:
-        last = rows[page.limit - 1] if more else None
-        return {"list": shown, "next_cursor": _lists.cursor(last[0], last[2]) if last else None}
+        return {"list": shown, "next_cursor": _lists.cursor(wanted[-1].id, wanted[-1].created_at) if more else None}
     total = call.store.row("SELECT count(*) FROM customers")
     matching = call.store.row(f"SELECT count(*) FROM customers WHERE {where}", *values)  # noqa: S608 - as above
     return {
@@ -170,17 +177,25 @@ def _refuse_paid(call: Call, plan_id: str) -> None:
 
 
 def _filter(call: Call, fields: Fields) -> tuple[str, list[Any]]:
-    where, values = "1", []
+    where, values = "1", list[Any]()
     search = fields.string("search") or call.query.get("search")
     if search:
         where += " AND (id LIKE ? OR name LIKE ? OR email LIKE ?)"
         values += [f"%{search}%"] * 3
-    plans = [item.text("id") for item in fields.objects("plans")]
-    if plans:
-        marks = ",".join("?" * len(plans))
-        where += f" AND seq IN (SELECT customer FROM customer_plans WHERE plan_id IN ({marks}))"  # noqa: S608 - marks
-        values += plans
+    created = fields.object("created_at_range")
+    if created is not None:
+        where += " AND created_at BETWEEN ? AND ?"
+        values += [created.time("start") or 0, created.time("end") or _NEVER]
     return where, values
+
+
+def _with_plan(where: str, values: list[Any], narrowing: _lists.Narrowing) -> tuple[str, list[Any]]:
+    """Look only at those who have, or had, one of the plans that are named."""
+    if not narrowing.versions:
+        return where, values
+    marks = ",".join("?" * len(narrowing.versions))
+    where += f" AND seq IN (SELECT customer FROM customer_plans WHERE plan_id IN ({marks}))"  # noqa: S608 - marks
+    return where, [*values, *narrowing.versions]
 
 
 ROUTES = {

@@ -47,20 +47,34 @@ def get(call: Call) -> Any:
 
 
 def list_(call: Call) -> Any:
-    """List the entities of a customer, the newest first."""
+    """List entities, of one customer or of all, the newest first."""
     fields = call.fields()
-    customer_id = fields.string("customer_id", required=True) or ""
+    customer_id = fields.string("customer_id")
     page = _lists.read(call, fields)
-    customer = customer_of(call, customer_id)
-    entities = sorted(customer.entities, key=lambda entity: entity["created_at"], reverse=True)
+    narrowing = _lists.Narrowing.read(fields)
+    search = (fields.string("search") or "").lower()
+    fields.check()
+    customers = _all_with_entities(call) if customer_id is None else [customer_of(call, customer_id)]
+    found = [
+        (customer, entity)
+        for customer in customers
+        for entity in customer.entities
+        if narrowing.wants(customer, entity["id"]) and search in f"{entity['id']}\n{entity['name'] or ''}".lower()
+    ]
+    found.sort(key=lambda pair: pair[1]["created_at"], reverse=True)
     start = page.offset
     if page.cursor:
-        ids = [entity["id"] for entity in entities]
+        ids = [entity["id"] for _, entity in found]
         start = ids.index(page.cursor["id"]) + 1 if page.cursor["id"] in ids else 0
-    wanted = entities[start : start + page.limit]
-    shown = [_shapes.entity(call.catalog, customer, entity, now=call.now, env=call.env) for entity in wanted]
-    more = start + page.limit < len(entities)
-    return {"list": shown, "next_cursor": _lists.cursor(wanted[-1]["id"], wanted[-1]["created_at"]) if more else None}
+    wanted = found[start : start + page.limit]
+    shown = [_shapes.entity(call.catalog, who, entity, now=call.now, env=call.env) for who, entity in wanted]
+    last = wanted[-1][1] if start + page.limit < len(found) else None
+    return {"list": shown, "next_cursor": _lists.cursor(last["id"], last["created_at"]) if last else None}
+
+
+def _all_with_entities(call: Call) -> list[Customer]:
+    rows = call.store.rows("SELECT id FROM customers WHERE json_array_length(doc, '$.entities') > 0 ORDER BY seq")
+    return [customer_of(call, customer_id) for (customer_id,) in rows]
 
 
 def update(call: Call) -> Any:

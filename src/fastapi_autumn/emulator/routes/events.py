@@ -77,6 +77,8 @@ def aggregate(call: Call) -> Any:
     wanted = _property_filter(fields)
     most = fields.integer("max_groups", least=1, most=_MOST_GROUPS) or _GROUPS
     deducted = fields.choice("aggregate_on", ("deducted",)) is not None
+    if custom is not None and span is not None:
+        fields.fail("custom_range.range", "Only one of range or custom_range may be provided")
     fields.check()
     if deducted:
         _refuse_with_deductions(customer_id, group, wanted)
