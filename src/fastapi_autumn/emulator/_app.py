@@ -109,8 +109,8 @@ class Emulator:
         machine: Machine = MACHINE,
     ) -> None:
         self._store = Store(path, machine)
-        time = clock or machine.wall_ms
-        self.clock = Clock(time, lambda: self._store.state().clock_offset, self._store.move_clock)
+        self._time = clock or machine.wall_ms
+        self.clock = Clock(self._time, lambda: self._store.state().clock_offset, self._store.move_clock)
         self.faults = Faults(self._store)
         self.hosts: Collection[str] | None = _LOOPBACK
         """The names under which browsers are answered, and whose pages may call; None: any."""
@@ -138,9 +138,10 @@ class Emulator:
             await _response(_refusal(ApiError(403, "forbidden", stranger)))(scope, receive, send)
             return
         raw = await request.body()
-        response = await self._respond(request, raw, send)
+        state = self._store.state()
+        response = await self._respond(request, raw, state, send)
         # By the emulator's own clock, which may have been moved: clients compare it with what they store.
-        response.headers["date"] = formatdate(self.clock.now() / 1000, usegmt=True)
+        response.headers["date"] = formatdate(self._now(state) / 1000, usegmt=True)
         await response(scope, receive, send)
 
     def seed(self, catalog: WireCatalog | Document) -> None:
@@ -157,7 +158,7 @@ class Emulator:
         """
         state = self._store.state()
         call = Call(
-            self._store, self._current_catalog(state), self.clock.now(), body=body, rates=self._rates,
+            self._store, self._current_catalog(state), self._now(state), body=body, rates=self._rates,
             event_quiet_ms=self._event_quiet_ms,
         )  # fmt: skip
         with exact():
@@ -167,7 +168,7 @@ class Emulator:
 
     @property
     def messages(self) -> list[Document]:
-        """What Autumn would have sent to webhooks about usage alerts and automatic top-ups, the oldest first."""
+        """What Autumn would have told webhooks of usage alerts, limits and automatic top-ups, the oldest first."""
         return self._store.messages()
 
     def reset(self) -> None:
@@ -186,7 +187,11 @@ class Emulator:
         """Close the file."""
         self._store.close()
 
-    async def _respond(self, request: Request, raw: bytes, send: Send) -> Response:
+    def _now(self, state: State) -> int:
+        """Return the emulator's time, without a look into the file for how far its clock was moved."""
+        return self._time() + state.clock_offset
+
+    async def _respond(self, request: Request, raw: bytes, state: State, send: Send) -> Response:
         path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
         if request.method == "OPTIONS":
             headers = _CORS | {"access-control-allow-origin": request.headers.get("origin", "*")}
@@ -194,7 +199,6 @@ class Emulator:
         if (request.method, path) == ("GET", "/"):
             return Response("Hello from the Autumn emulator", media_type="text/plain; charset=UTF-8")
         route = _find(request.method, path)
-        state = self._store.state()
         fault = None
         if route.operation is not None and not route.operation.name.startswith("emulator."):
             fault = self.faults.hit(route.operation.name, state.faults_revision)
@@ -229,16 +233,16 @@ class Emulator:
         return Call(
             store=self._store,
             catalog=self._current_catalog(state),
-            now=self.clock.now(),
+            now=self._now(state),
             body=parse_json(raw) if raw else None,
             raw=raw,
             version=parse_version(request.headers.get("x-api-version")),
             path=route.values,
-            query=dict(request.query_params),
+            query=dict(request.query_params) if request.scope["query_string"] else {},
             authorization=request.headers.get("authorization", ""),
             env=caller.env,
             publishable=caller.publishable,
-            base_url=str(request.base_url).rstrip("/"),
+            origin=lambda: str(request.base_url),
             rates=self._rates,
             event_quiet_ms=self._event_quiet_ms,
         )

@@ -149,6 +149,8 @@ def deduct(
         payment.take_rollovers(slots)
     for slot in slots:
         payment.up_to_zero(slot)
+    if payment.left == 0:
+        return payment.moves
     for slot in slots:
         payment.past_zero(slot, slots)
     if rounded(payment.left) > 0 and behavior == "reject":

@@ -28,7 +28,7 @@ def limits(
 ) -> Limits:
     """Return what bounds the use of some features at this moment, by an event with these properties."""
     allocated = frozenset(key for key in feature_ids if not catalog.features[key]["consumable"])
-    if not _has_controls(customer, catalog):
+    if not has_controls(customer, catalog):
         return Limits(allocated=allocated)
     overage: dict[str, bool] = {}
     spend: dict[str, Decimal] = {}
@@ -86,7 +86,7 @@ def shown(customer: Customer, catalog: Catalog, now: int, entity: Document | Non
     return found
 
 
-def _has_controls(customer: Customer, catalog: Catalog) -> bool:
+def has_controls(customer: Customer, catalog: Catalog) -> bool:
     """Whether anything is set anywhere; for nearly every customer nothing is."""
     return bool(
         customer.billing_controls

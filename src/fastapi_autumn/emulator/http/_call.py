@@ -50,9 +50,14 @@ class Call:
     authorization: str = ""
     env: str = "sandbox"
     publishable: bool = False
-    base_url: str = ""
+    origin: Callable[[], str] = str
     rates: RateTable = built_in_rates
     event_quiet_ms: int = 0
+
+    @property
+    def base_url(self) -> str:
+        """Where the emulator is reached, for the addresses of its own pages."""
+        return self.origin().rstrip("/")
 
     def fields(self) -> Fields:
         """Read the body as an object, field by field."""

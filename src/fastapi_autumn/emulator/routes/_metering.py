@@ -78,6 +78,8 @@ class Meter:
     entity_id: str | None
     costs: dict[str, Decimal]
     limits: Limits
+    slots: list[Slot]
+    """What pays, in the order in which it is used. It shows the balances as they are, and not as they were."""
 
     @classmethod
     def of(
@@ -93,22 +95,19 @@ class Meter:
         limits = _controls.limits(
             customer, call.catalog, call.now, feature_ids=costs, entity_id=entity_id, properties=properties
         )
-        return cls(call, customer, feature_id, entity_id, costs, limits)
-
-    def slots(self) -> list[Slot]:
-        """List the slots that pay, in the order in which they are used."""
-        return in_order(
-            slots_of(self.customer.metered(self.costs), self.entity_id),
-            credit_systems=self.call.catalog.credit_systems - {self.feature_id},
-            entity_id=self.entity_id,
+        slots = in_order(
+            slots_of(customer.metered(costs), entity_id),
+            credit_systems=call.catalog.credit_systems - {feature_id},
+            entity_id=entity_id,
         )
+        return cls(call, customer, feature_id, entity_id, costs, limits, slots)
 
     def evaluated(self, units: Decimal) -> str:
         """Choose whose balance a check looks at: the feature's own if it covers the amount, else a credit system's.
 
         Autumn compares the amount as it was sent here, without the credit cost.
         """
-        slots = self.slots()
+        slots = self.slots
         systems = [key for key in self.costs if key != self.feature_id]
         if not systems or is_allowed(slots, self.feature_id, units, self.limits):
             return self.feature_id
@@ -138,17 +137,17 @@ class Meter:
     def allows(self, feature_id: str, units: Decimal) -> bool:
         """Tell whether the balance of a feature covers the amount."""
         cost = self.costs[feature_id]
-        return is_allowed(self.slots(), feature_id, units * cost, self.limits, cost)
+        return is_allowed(self.slots, feature_id, units * cost, self.limits, cost)
 
     def move(self, units: Decimal, behavior: OverageBehavior) -> list[Move]:
         """Take or give back, and count it towards the usage limits."""
-        moves = deduct(self.slots(), units, costs=self.costs, limits=self.limits, behavior=behavior)
+        moves = deduct(self.slots, units, costs=self.costs, limits=self.limits, behavior=behavior)
         _controls.count_usage(self.customer, self.limits.windows)
         return moves
 
     def settle(self, held: Sequence[Move], final_units: Decimal) -> list[Move]:
         """Turn a hold into a use of `final_units`, and count it towards the usage limits or back."""
-        undone, moves = settle(self.slots(), held, final_units=final_units, costs=self.costs, limits=self.limits)
+        undone, moves = settle(self.slots, held, final_units=final_units, costs=self.costs, limits=self.limits)
         _controls.uncount_usage(self.customer, self.limits.windows, undone)
         _controls.count_usage(self.customer, self.limits.windows)
         return undone + moves

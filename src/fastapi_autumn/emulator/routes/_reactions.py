@@ -64,12 +64,14 @@ class Watch:
     def of(cls, meter: Meter) -> Watch:
         """Look at all balances that may pay. Levels are looked at where an alert or a top-up is set: hardly ever."""
         call, customer = meter.call, meter.customer
-        levels = {
-            (key, scope): _Level.of(customer, key, scope)
-            for key in meter.costs
-            for scope in dict.fromkeys((None, meter.entity_id))
-            if _controls.alerts(customer, call.catalog, key, scope) or (scope is None and _top_up_of(meter, key))
-        }
+        levels = {}
+        if _controls.has_controls(customer, call.catalog):
+            levels = {
+                (key, scope): _Level.of(customer, key, scope)
+                for key in meter.costs
+                for scope in dict.fromkeys((None, meter.entity_id))
+                if _controls.alerts(customer, call.catalog, key, scope) or (scope is None and _top_up_of(meter, key))
+            }
         return cls(meter, levels, frozenset(key for key in meter.costs if _limit(meter, key) is None))
 
     def react(self, moves: Sequence[Move]) -> bool:
@@ -119,7 +121,7 @@ def _limit(meter: Meter, feature_id: str) -> LimitType | None:
     if limits.windows:
         mine = [window for window in limits.windows if window.feature_id == feature_id]
         limits = Limits(limits.overage_allowed, limits.spend, mine, limits.allocated)
-    return limit_reached(meter.slots(), feature_id, _NEXT_TO_NOTHING, limits)
+    return limit_reached(meter.slots, feature_id, _NEXT_TO_NOTHING, limits)
 
 
 def _filter(meter: Meter, feature_id: str, limit: LimitType) -> Document:

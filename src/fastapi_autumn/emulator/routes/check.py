@@ -142,8 +142,7 @@ def _check_and_take(meter: Meter, feature: Document, request: _Check) -> Documen
     if request.lock is not None and not feature["consumable"]:
         raise invalid_request("Lock is not supported for allocated features")
     shown = meter.evaluated(request.units)
-    slots = meter.slots()
-    if not slots and request.units > 0:
+    if not meter.slots and request.units > 0:
         # Nobody could pay, so nothing is converted either: the amount comes back as it was sent.
         return _answer(request, allowed=False, required=number(rounded_input(request.units)), balance=None)
     watch = Watch.of(meter)
@@ -156,7 +155,7 @@ def _check_and_take(meter: Meter, feature: Document, request: _Check) -> Documen
             required=meter.in_shown_units(shown, request.units),
             balance=meter.balance(shown, expand="balance.feature" in request.expand),
         )
-    if request.lock is not None and slots:
+    if request.lock is not None and meter.slots:
         # A check that is denied does not look at the id.
         locks.refuse_taken(call, request.lock)
         locks.keep(meter, request.lock, moves, request.properties)

@@ -103,7 +103,7 @@ def set_usage(call: Call) -> Any:
     customer = customer_of(call, customer_id)
     call.catalog.feature(feature_id)
     meter = Meter.of(call, customer, feature_id)
-    own = [slot for slot in meter.slots() if slot.entitlement.feature_id == feature_id]
+    own = [slot for slot in meter.slots if slot.entitlement.feature_id == feature_id]
     set_used(own, units_of(value), meter.costs)
     save(call, customer)
     return {"success": True}
