@@ -217,23 +217,18 @@ def _holdings(catalog: Catalog, who: Customer, wanted: set[str], entity_id: str 
 
 
 def _subscription(catalog: Catalog, plan: AttachedPlan, *, expand: bool) -> Document:
-    shown: Document = {
+    return {
         "id": plan.id,
-        "plan_id": plan.plan_id,
         "auto_enable": plan.auto_enable,
         "add_on": plan.add_on,
         "status": plan.status,
         "past_due": False,
         "canceled_at": plan.canceled_at,
-        "expires_at": plan.expires_at,
         "trial_ends_at": plan.trial_ends_at,
-        "started_at": plan.started_at,
         "current_period_start": plan.period_start,
         "current_period_end": plan.period_end,
-        "quantity": plan.quantity,
-        "scope": "entity" if plan.entity_id else "customer",
+        **_purchase(catalog, plan, expand=expand),
     }
-    return shown | {"plan": catalog.plan(plan.plan_id, plan.version)} if expand else shown
 
 
 def _purchase(catalog: Catalog, plan: AttachedPlan, *, expand: bool) -> Document:
