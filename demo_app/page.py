@@ -1,11 +1,14 @@
 """The start page, and what it needs to know."""
 
+import inspect
 from pathlib import Path
+from textwrap import dedent
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException
+from fastapi import APIRouter, Depends
 from fastapi.responses import FileResponse
 
+from demo_app.ledger import ledger
 from demo_app.users import TOKENS, current_customer
 from fastapi_autumn import Autumn, Customer, ModelPrices
 from fastapi_autumn.pricing import Price, Rate
@@ -13,12 +16,13 @@ from fastapi_autumn.pricing import Price, Rate
 __all__ = ["page_router"]
 
 _PAGE = Path(__file__).with_name("page.html")
-_RECENT = 12
+_RECENT = 60
 
 
-def page_router(autumn: Autumn, prices: ModelPrices, *, stand_in: bool) -> APIRouter:
-    """Make the routes. `stand_in` tells whether the model is one, which can fail on request."""
+def page_router(autumn: Autumn, prices: ModelPrices, *, route: list[Any], stand_in: bool) -> APIRouter:
+    """Make the routes. `route` is what answers a chat, to be shown; `stand_in` tells whether the model is one."""
     router = APIRouter(tags=["page"])
+    code = "\n\n".join(dedent(inspect.getsource(part)).strip() for part in route)
 
     @router.get("/", include_in_schema=False)
     async def show_page() -> FileResponse:
@@ -32,29 +36,16 @@ def page_router(autumn: Autumn, prices: ModelPrices, *, stand_in: bool) -> APIRo
             "models": [{"name": name, "credits": _shown(price)} for name, price in prices.models.items()],
             "stand_in": stand_in,
             "emulator": autumn.settings.emulator,
+            "event_delay": autumn.settings.event_delay,
+            "code": code,
         }
 
-    @router.get("/demo/activity")
-    async def list_activity(customer: Annotated[Customer, Depends(current_customer)]) -> list[dict[str, Any]]:
-        """What Autumn's own event log says about the customer, newest first; a refund has a negative value."""
+    @router.get("/demo/ledger")
+    async def show_ledger(customer: Annotated[Customer, Depends(current_customer)]) -> list[dict[str, Any]]:
+        """What the customer got, paid and was given back, newest first, a charge and its refund as one."""
+        record = await autumn.client.customers.get(customer.id)
         page = await autumn.client.events.list(customer_id=customer.id, limit=_RECENT)
-        return [
-            {
-                "id": event.id,
-                "timestamp": event.timestamp,
-                "credits": float(event.value),
-                "model": event.properties.get("model"),
-                "reason": event.properties.get("reason"),
-            }
-            for event in page.list
-        ]
-
-    @router.post("/demo/reset", status_code=204)
-    async def start_over() -> None:
-        """Forget everybody's plans and usage, which only an emulator does."""
-        if not autumn.settings.emulator:
-            raise HTTPException(409, "This demo runs on a real Autumn, which forgets nothing.")
-        autumn.emulator.reset()
+        return ledger(record, page.list, record.balances.get("ai_credits"))
 
     return router
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -49,6 +50,27 @@ def test_what_is_printed_does_what_it_says(tmp_path):
     assert balances == ["45", "45"]
     assert '"code": "stream_failed"' in done.stdout
     assert '"insufficient_credits"' in done.stdout
+
+
+def test_ctrl_c_ends_it_quietly(tmp_path):
+    """Ctrl-C stops the service, with 0 and without a traceback, so that make has nothing to say either."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "demo_app"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "AUTUMN_EMULATOR": "true", "PORT": "0"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    said = []
+    while "Application startup complete" not in "".join(said[-1:]):
+        assert process.poll() is None, said
+        said.append(process.stderr.readline())
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+
+    assert process.returncode == 0
+    assert "Traceback" not in rest
 
 
 def test_busy_port(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from typing import Any
+from typing import Any, TypeGuard
 
 from fastapi_autumn.emulator._document import Document
 from fastapi_autumn.emulator.books import _lifecycle
@@ -13,8 +13,10 @@ from fastapi_autumn.emulator.http import _customers
 from fastapi_autumn.emulator.http._call import Answer, Call, Operation
 
 _STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:34rem;margin:12vh auto;padding:0 1rem;color:#222}"
-    "button{font:inherit;padding:.5rem 1.2rem;margin-right:.5rem}small{color:#666}"
+    ":root{color-scheme:light dark}"
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:34rem;margin:12vh auto;padding:0 1rem}"
+    "button{font:inherit;min-height:2.75rem;padding:.5rem 1.2rem;margin:0 .5rem .5rem 0}"
+    "main{overflow-wrap:anywhere}"
 )
 _NOTE = "<p><small>This is the Autumn emulator. No money moves, and no card is asked for.</small></p>"
 
@@ -23,8 +25,9 @@ def page(title: str, body: str, *, status: int = 200) -> Answer:
     """Make an HTML page. `title` is text, `body` is HTML."""
     text = html.escape(title)
     document = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{text}</title><style>{_STYLE}</style>'
-        f"</head><body><h1>{text}</h1>{body}{_NOTE}</body></html>"
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width,initial-scale=1"><title>{text}</title>'
+        f"<style>{_STYLE}</style></head><body><main><h1>{text}</h1>{body}{_NOTE}</main></body></html>"
     )
     return Answer(status, document, {"cache-control": "no-store"}, "text/html; charset=utf-8")
 
@@ -59,7 +62,9 @@ def confirm(call: Call) -> Any:
 def decline(call: Call) -> Any:
     """Do not pay; nothing is attached."""
     session = call.store.take_ticket("checkout", call.path["id"]) or {}
-    return _leave({**session, "success_url": None}, "Declined", "<p>Nothing was bought.</p>")
+    target = session.get("success_url")
+    back = f'<p><a href="{html.escape(target)}">Back</a></p>' if _is_web_address(target) else ""
+    return page("Declined", f"<p>Nothing was bought.</p>{back}")
 
 
 def portal(call: Call) -> Any:
@@ -100,9 +105,13 @@ def _buttons(identifier: str) -> str:
     )
 
 
+def _is_web_address(target: Any) -> TypeGuard[str]:
+    return isinstance(target, str) and target.startswith(("http://", "https://"))
+
+
 def _leave(session: Document, title: str, body: str) -> Answer:
     target = session.get("success_url")
-    if isinstance(target, str) and target.startswith(("http://", "https://")):
+    if _is_web_address(target):
         return Answer(303, "", {"location": target}, "text/plain")
     return page(title, body)
 
