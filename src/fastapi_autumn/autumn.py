@@ -20,7 +20,7 @@ from fastapi_autumn._identity import customer_from, entity_from
 from fastapi_autumn._machine import MACHINE, Machine
 from fastapi_autumn._openapi import document
 from fastapi_autumn._scope import Runtime, current_request
-from fastapi_autumn.charge import Charge, Charges, Delivery, Estimate, Failed
+from fastapi_autumn.charge import Budget, Charge, Charges, Delivery, Estimate, Failed
 from fastapi_autumn.client import AutumnClient
 from fastapi_autumn.customers import KnownCustomers
 from fastapi_autumn.errors import ConfigurationError
@@ -199,31 +199,66 @@ class Autumn:
             InsufficientCredits: The balance does not cover it.
             Unavailable: Autumn gave neither a yes nor a no, and `on_unavailable` is `deny`.
         """
-        payer = customer_from(customer)
-        if payer is None:
-            raise ConfigurationError("There is nobody to charge: the id of the customer is not one that Autumn takes.")
-        within = current_request.get()
-        if within is not None and within.outcome is not None:
-            # A task that outlived the request which started it: a queue's worker, a job that was accepted with a 202.
-            within = None
         async with (
             self.running() as runtime,
             runtime.charges.charge(
-                payer,
+                _payer(customer),
                 model,
                 feature_id=feature_id,
                 entity_id=entity_from(entity_id),
                 properties=properties,
                 charging=charging,
                 credits=credits,
-                request=None if request is None else CallRequest.of(request),
+                request=request,
                 estimate=estimate,
                 failed=failed,
-                gone=(WebSocketDisconnect, ClientDisconnect),
-                leave_to_request=None if within is None else within.adopt,
+                gone=_GONE,
+                leave_to_request=_leave_to_request(),
             ) as charge,
         ):
             yield charge
+
+    @asynccontextmanager
+    async def budget(
+        self,
+        customer: Customer | str,
+        credits: Decimal | float | str,  # noqa: A002 - Autumn's own word
+        *,
+        name: str = "budget",
+        feature_id: str | None = None,
+        entity_id: str | None = None,
+        properties: Mapping[str, Any] | None = None,
+        failed: Failed = "used",
+    ) -> AsyncIterator[Budget]:
+        """Hold `credits` for a run of many model calls, each of which is a `step` of it, and charge what those use.
+
+            async with autumn.budget("ada", 50) as budget:
+                async with budget.step("gpt-4o", request=arguments) as step:
+                    step.used(await client.chat.completions.create(**arguments))
+
+        The block ends as that of `charge` does, but a failure costs what the steps used, and so does a process that
+        dies; `failed="nothing"` gives everything back. `name` stands for the model in Autumn's events.
+
+        Raises:
+            ConfigurationError: `customer` is no id that Autumn would take.
+            InsufficientCredits: The balance does not cover it.
+            Unavailable: As `charge`.
+        """
+        async with (
+            self.running() as runtime,
+            runtime.charges.budget(
+                _payer(customer),
+                credits,
+                name=name,
+                feature_id=feature_id,
+                entity_id=entity_id,
+                properties=properties,
+                failed=failed,
+                gone=_GONE,
+                leave_to_request=_leave_to_request(),
+            ) as budget,
+        ):
+            yield budget
 
     def get_model_credits(self, model: str) -> Decimal | None:
         """Return what one call of `model` costs, or None for a model without a price."""
@@ -338,6 +373,23 @@ class Autumn:
 
         transport = AsgiTransport(self.emulator, timeout=self.settings.timeout)
         return AutumnClient(self.settings, transport=transport, secret_key=EMULATOR_KEY, machine=self._machine)
+
+
+_GONE = (WebSocketDisconnect, ClientDisconnect)
+
+
+def _payer(customer: Customer | str) -> Customer:
+    payer = customer_from(customer)
+    if payer is None:
+        raise ConfigurationError("There is nobody to charge: the id of the customer is not one that Autumn takes.")
+    return payer
+
+
+def _leave_to_request() -> Callable[..., None] | None:
+    """Return what leaves a charge to the request around it; None where there is none."""
+    request = current_request.get()
+    # A task may outlive the request which started it: a queue's worker, a job that was accepted with a 202.
+    return None if request is None or request.outcome is not None else request.adopt
 
 
 @dataclass(slots=True)

@@ -5,10 +5,23 @@ and from the outbox, what closing it needs. Nothing here knows HTTP on the appli
 a script all charge the same way.
 """
 
+from fastapi_autumn.charge._budget import Budget, Part, Step, StepRecord
 from fastapi_autumn.charge._charge import Charge
 from fastapi_autumn.charge._charges import Charges, Requirement
 from fastapi_autumn.charge._delivery import Delivery
 from fastapi_autumn.charge._metered import Failed, Metered
 from fastapi_autumn.charge._quotes import Estimate
 
-__all__ = ["Charge", "Charges", "Delivery", "Estimate", "Failed", "Metered", "Requirement"]
+__all__ = [
+    "Budget",
+    "Charge",
+    "Charges",
+    "Delivery",
+    "Estimate",
+    "Failed",
+    "Metered",
+    "Part",
+    "Requirement",
+    "Step",
+    "StepRecord",
+]

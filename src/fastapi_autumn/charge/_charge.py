@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import Callable
 from decimal import Decimal
+from typing import Any
 
 from fastapi_autumn import telemetry
 from fastapi_autumn._exact import exact
@@ -140,11 +141,6 @@ class Charge(Metered):
             return self.cost
         return self._by_default(outcome, self._used()).credits
 
-    @property
-    def cost_is_known(self) -> bool:
-        """Whether what the call costs can be said before it has ended: it is fixed, decided, or reported."""
-        return self._closed or not self.metered or self._used() is not None
-
     def finish(self, outcome: Outcome) -> None:
         """Close the charge the way the call ended, unless it is closed already."""
         self._close(lambda used: self._by_default(outcome, used))
@@ -192,8 +188,11 @@ class Charge(Metered):
         """What Autumn's event says about the use; None where there is nothing to say."""
         if not self.metered:
             return None
-        shown = {"counted": "held"} if reading is None or reading.cost is None else reading.properties()
+        shown = {"counted": "held"} if reading is None or reading.cost is None else self._details_of(reading)
         return json.dumps({"model": self.model, **shown})
+
+    def _details_of(self, reading: Reading) -> dict[str, Any]:
+        return reading.properties()
 
     def _close(self, decide: Callable[[Decimal | None], Verdict]) -> bool:
         """Close the charge at what `decide` makes of the use, unless it is closed already."""

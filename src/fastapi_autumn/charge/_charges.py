@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fastapi_autumn.charge._budget import Budget
 from fastapi_autumn.charge._charge import Charge
 from fastapi_autumn.charge._charging import WAYS, WayOfCharging, not_taken
 from fastapi_autumn.charge._metered import Failed
@@ -24,6 +25,7 @@ from fastapi_autumn.errors import (
 )
 from fastapi_autumn.models import Balance, CheckResult, Customer, CustomerRecord
 from fastapi_autumn.pricing import PriceList, to_json_number
+from fastapi_autumn.pricing import credits as exact_credits
 from fastapi_autumn.settings import AutumnSettings
 from fastapi_autumn.settlement import Charging, Entry, Outcome, ledger
 from fastapi_autumn.settlement.entry import Doubt
@@ -115,15 +117,73 @@ class Charges:
             estimate=estimate,
             failed=failed,
         )
-        try:
+        with _ending(charge, gone, leave_to_request):
             yield charge
-        except BaseException as error:
-            if leave_to_request is not None and (isinstance(error, gone) or not isinstance(error, Exception)):
-                leave_to_request(charge, cancelled=isinstance(error, asyncio.CancelledError))
-            else:
-                charge.finish(Outcome.GONE if isinstance(error, gone) else Outcome.FAILED)
-            raise
-        charge.finish(Outcome.DONE)
+
+    @asynccontextmanager
+    async def budget(
+        self,
+        customer: Customer,
+        credits: Decimal | float | str,  # noqa: A002 - Autumn's own word
+        *,
+        gone: tuple[type[BaseException], ...] = (),
+        leave_to_request: Callable[..., None] | None = None,
+        **options: Any,
+    ) -> AsyncIterator[Budget]:
+        """Hold `credits` for what happens inside. It ends as in `charge`, and costs what its steps come to.
+
+        Raises as `open_budget` does.
+        """
+        budget = await self.open_budget(customer, credits, **options)
+        with _ending(budget, gone, leave_to_request):
+            yield budget
+
+    async def open_budget(
+        self,
+        customer: Customer,
+        credits: Decimal | float | str,  # noqa: A002 - Autumn's own word
+        *,
+        name: str = "budget",
+        feature_id: str | None = None,
+        entity_id: str | None = None,
+        properties: Mapping[str, Any] | None = None,
+        failed: Failed = "used",
+        requirement: Requirement | None = None,
+        confirm_customer: bool = True,
+    ) -> Budget:
+        """Hold `credits` for the steps of a run, which stands as the model `name` in Autumn's events.
+
+        The rest is as in `open`.
+        """
+        ledger.refuse_reserved(properties or {})
+        asked = Quote(exact_credits(credits), of="budget")
+        opened, balance, verified = await self._open(
+            customer,
+            name,
+            asked,
+            feature_id=feature_id or self.settings.feature_id,
+            entity_id=entity_id,
+            properties=properties,
+            charging="hold",
+            requirement=requirement,
+            confirm_customer=confirm_customer,
+        )
+        return Budget(
+            opened,
+            total=asked.credits,
+            prices=self._prices,
+            failed=failed,
+            journal=self._outbox.open,
+            balance=balance,
+            verified=verified,
+            **self._of(customer, name),
+        )
+
+    def free_budget(self, customer: Customer, credits: Decimal | float | str, *, name: str = "budget") -> Budget:  # noqa: A002 - as above
+        """Return a budget whose steps are counted and not billed."""
+        entry = self._entry(customer, self.settings.feature_id, Decimal(0), None, "deduct")
+        total = exact_credits(credits)
+        return Budget(not_taken(entry), total=total, prices=self._prices, **self._of(customer, name))
 
     def free(self, customer: Customer, model: str) -> Charge:
         """Return a charge over nothing, for a call that is not billed."""
@@ -345,6 +405,22 @@ class Charges:
         # A hold is owed its end even if it cost just what it holds: unconfirmed, it would run out.
         owed = entry.doubt is not Doubt.NONE or entry.held or entry.taken != entry.cost
         self._outbox.end(entry._replace(due_at=self._outbox.now()), owed=owed)
+
+
+@contextmanager
+def _ending(
+    charge: Charge, gone: tuple[type[BaseException], ...], leave_to_request: Callable[..., None] | None
+) -> Iterator[None]:
+    """End a charge as the block inside ends; see `Charges.charge`."""
+    try:
+        yield
+    except BaseException as error:
+        if leave_to_request is not None and (isinstance(error, gone) or not isinstance(error, Exception)):
+            leave_to_request(charge, cancelled=isinstance(error, asyncio.CancelledError))
+        else:
+            charge.finish(Outcome.GONE if isinstance(error, gone) else Outcome.FAILED)
+        raise
+    charge.finish(Outcome.DONE)
 
 
 def _loose_grant(balance: Balance | None) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What a call is to cost, or what is held for it, before it is made."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -15,8 +15,8 @@ __all__ = ["AskedFor", "Estimate", "Quote", "quote"]
 Estimate = Callable[[Rate, CallRequest], Decimal | float | str]
 """What to hold for a call instead of the most that it can cost. Its name is in the 402."""
 
-AskedFor = CallRequest | Callable[[], Awaitable[CallRequest | None]] | None
-"""What a call asks for, or what reads that, for those whose price depends on it."""
+AskedFor = CallRequest | Mapping[str, Any] | bytes | str | Callable[[], Awaitable[CallRequest]] | None
+"""What a call asks for: its arguments, or the JSON of it; or what reads that, for calls whose price depends on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ async def quote(
         if price is None:
             raise UnknownModel("There is no price for this model.", model=model)
         return Quote(price)
-    asked = (request if isinstance(request, CallRequest | None) else await request()) or CallRequest.of(None)
+    asked = await request() if callable(request) else CallRequest.of(request)
     try:
         return _held_for(price.bound(asked), asked, credits, estimate)
     except Unbounded as error:

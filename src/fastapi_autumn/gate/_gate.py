@@ -16,7 +16,7 @@ from fastapi_autumn._identity import customer_from, entity_from
 from fastapi_autumn._openapi import Documented
 from fastapi_autumn._refusals import billing_unavailable, not_authenticated, on_a_websocket, refused
 from fastapi_autumn._scope import RequestState, request_state, watch_route
-from fastapi_autumn.charge import Charge, Estimate, Failed
+from fastapi_autumn.charge import Charge, Charges, Estimate, Failed
 from fastapi_autumn.errors import ConfigurationError, Refused, RequestRejected, Unavailable
 from fastapi_autumn.gate._model import checked_model, model_from_body, request_of
 from fastapi_autumn.gate._rules import PlanRules
@@ -43,7 +43,10 @@ class CreditGate(Documented):
             model's price is a rate, it is what is held.
         estimate: From a rate and a request to what is held, instead of the most that the call can cost. Its name is in
             the 402.
-        failed: What a call costs that failed and whose price is a rate: `nothing`, or what it `used` by then.
+        failed: What a call costs that failed and whose price is a rate, or a budget: `nothing`, or what it `used` by
+            then. Default: a budget what it used, others nothing.
+        budget: So many credits are held for a run of many model calls, and the route gets a `Budget`. No model is
+            looked for then.
         customer: A FastAPI dependency that returns a `Customer` or an id, for applications that authenticate in
             dependencies; default: whom the middleware identified. When it returns None nobody pays, and that is a 401.
         feature_id: Used instead of `AUTUMN_FEATURE_ID`.
@@ -78,7 +81,8 @@ class CreditGate(Documented):
         default_model: str | None = None,
         credits: Callable[..., Any] | None = None,  # noqa: A002 - Autumn's own word
         estimate: Estimate | None = None,
-        failed: Failed = "nothing",
+        failed: Failed | None = None,
+        budget: Decimal | float | str | None = None,
         customer: Callable[..., Any] | None = None,
         feature_id: str | None = None,
         entity_id: str | Callable[..., Any] | None = None,
@@ -102,10 +106,11 @@ class CreditGate(Documented):
         self._charging = charging
         self._default_model = default_model
         self._estimate = estimate
-        self._failed: Failed = failed
+        self._budget = None if budget is None else exact_credits(budget)
+        self._failed: Failed = failed or ("nothing" if budget is None else "used")
         self._idempotent = idempotent
         self._has_customer = customer is not None
-        amounts = (default_model, credits, estimate, failed)
+        amounts = (default_model, credits, estimate, failed, self._budget)
         wanted = (feature_id, entity_id, properties, self._rules, bypass, charging, idempotent, amounts)
         self._arguments = (model, customer, *wanted)
         self._hash = hash((feature_id, self._entity_id, bypass, charging, self._has_customer))
@@ -175,6 +180,8 @@ class CreditGate(Documented):
         return charge
 
     async def _model(self, connection: HTTPConnection) -> str:
+        if self._budget is not None:
+            return "budget"
         if isinstance(connection, Request):
             return await model_from_body(connection, default=self._default_model)
         if self._default_model is not None:
@@ -198,32 +205,37 @@ class CreditGate(Documented):
     ) -> Charge:
         charges = state.runtime.charges
         if self._bypass is not None and await _answer(self._bypass(connection)):  # type: ignore[arg-type]
-            return charges.free(payer, model)
+            return self._free(charges, payer, model)
         what = earlier = None
         if self._idempotent and isinstance(connection, Request):
             await begin(connection, state, payer)
             if state.attempt is not None:
                 what = charged_for(payer, model, self._feature_id, entity_id)
-                earlier = paid_before(state, state.attempt, what)
+                # The steps of another run are other calls, so a run is not served on the charge of an earlier one.
+                earlier = paid_before(state, state.attempt, what) if self._budget is None else None
+        same: dict[str, Any] = {
+            "feature_id": self._feature_id,
+            "entity_id": entity_id,
+            "properties": properties,
+            "failed": self._failed,
+            "requirement": self._rules or None,
+            "confirm_customer": payer != state.customer,
+        }
         try:
-            charge = (
-                charges.paid(payer, model, earlier, feature_id=self._feature_id, entity_id=entity_id)
-                if earlier is not None
-                else await charges.open(
+            if earlier is not None:
+                charge = charges.paid(payer, model, earlier, feature_id=self._feature_id, entity_id=entity_id)
+            elif self._budget is not None:
+                charge = await charges.open_budget(payer, self._budget, name=model, **same)
+            else:
+                charge = await charges.open(
                     payer,
                     model,
-                    feature_id=self._feature_id,
-                    entity_id=entity_id,
-                    properties=properties,
                     charging=self._charging,
                     credits=credits,
                     request=partial(request_of, connection) if isinstance(connection, Request) else None,
                     estimate=self._estimate,
-                    failed=self._failed,
-                    requirement=self._rules or None,
-                    confirm_customer=payer != state.customer,
+                    **same,
                 )
-            )
         except Refused as error:
             raise refused(error) from None
         except Unavailable as error:
@@ -235,6 +247,11 @@ class CreditGate(Documented):
         if what is not None:
             state.under_key.append((what, charge))
         return charge
+
+    def _free(self, charges: Charges, payer: Customer, model: str) -> Charge:
+        if self._budget is not None:
+            return charges.free_budget(payer, self._budget, name=model)
+        return charges.free(payer, model)
 
 
 ModelCharge = Annotated[Charge, Depends(CreditGate())]
