@@ -32,6 +32,7 @@ class _LeanService:
             base_url=f"https://autumn{organisation}.example",
             hold_ttl=60.0,
             event_delay=40.0,
+            ensure_ttl=3.0,
             on_unavailable=policy,
         )
         self.transport = SimulatedTransport(self.settings.timeout, organisation)

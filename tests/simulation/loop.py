@@ -142,13 +142,12 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         return handle
 
     def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:
-        return self.call_at(self.time() + delay, callback, *args, context=context)
+        handle = _Handle(callback, args, context, self.time() + delay)
+        self.world.later(delay / self.rate if delay > 0.0 else 0.0, self, handle)
+        return handle
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
-        handle = _Handle(callback, args, context, when)
-        world = self.world
-        world.later(world.now + max(0.0, when - self.time()) / self.rate, self, handle)
-        return handle
+        return self.call_later(when - self.time(), callback, *args, context=context)
 
     def create_future(self) -> Any:
         return futures.Future(loop=self)

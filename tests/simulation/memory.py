@@ -128,19 +128,21 @@ class SimulatedStore(MemoryStore):
         self._world_database = database
         self._loop = loop
         self._fault: str | None = None
+        self._draw = 0.0
         self._is_beat = False
 
-    async def _wait(self) -> None:
+    async def _wait(self, seconds: float) -> None:
         loop = self._loop
         future = loop.create_future()
-        loop.world.at(self._world_database.delay(loop), _release, loop, future)
+        loop.world.at(seconds, _release, loop, future)
         await future
 
     async def before(self, what: str) -> None:
         database, loop = self._world_database, self._loop
+        draw = self._draw = database.draw()
         matters = what in _MATTERS and not (self._is_beat and what == "commit")
-        if matters or database.draw() < 0.3 or database.is_in("slow", loop):
-            await self._wait()
+        if matters or draw < 0.3 or database.is_in("slow", loop):
+            await self._wait(database.delay(loop))
         while database.is_in("cut", loop):
             database.trouble(loop, "cut off")
             raise DatabaseAway("cut off")
@@ -150,7 +152,7 @@ class SimulatedStore(MemoryStore):
                 if loop.world.now >= until:
                     database.trouble(loop, "locked")
                     raise DatabaseAway("locked")
-                await self._wait_a_while()
+                await self._wait(0.05)
         self._fault = database.take(loop) if what in _WRITES else None
         if self._fault == "lost_commit":
             database.trouble(loop, "commit lost")
@@ -158,11 +160,6 @@ class SimulatedStore(MemoryStore):
 
     async def close(self) -> None:
         """Let go; that cannot fail."""
-
-    async def _wait_a_while(self) -> None:
-        future = self._loop.create_future()
-        self._loop.world.at(0.05, _release, self._loop, future)
-        await future
 
     async def after(self, what: str) -> None:
         database, loop = self._world_database, self._loop
@@ -173,17 +170,22 @@ class SimulatedStore(MemoryStore):
         if fault == "commit_answer_lost":
             database.trouble(loop, "commit done, its answer lost")
             raise DatabaseAway("the answer was lost")
-        if database.is_in("slow", loop) or database.draw() < 0.1:
+        if self._draw > 0.9 or database.is_in("slow", loop):
             # Most answers come at once, in the same moment as the work; time passes before it.
-            await self._wait()
+            await self._wait(database.delay(loop))
 
     async def commit(self, batch: Any) -> None:
         self._is_beat = not batch.changes
         await super().commit(batch)
 
     async def claim(self, worker_id: str, *, limit: int, **how: Any) -> Any:
+        if not self.database.charges:
+            await self.before("claim")
+            await self.after("claim")
+            if not self.database.charges:
+                return []
         # Rows that another transaction looks at are skipped, so a claim may see any part of what is due.
-        if self._world_database.content.charges and self._world_database.draw() < 0.1:
+        if self._world_database.draw() < 0.1:
             limit = max(1, limit // 8)
         return await super().claim(worker_id, limit=limit, **how)
 

@@ -76,10 +76,10 @@ class World:
         self.pending += 1
         heapq.heappush(self.heap, (self.now + delay, self._count, None, (do, args)))
 
-    def later(self, at: float, loop: Any, handle: Any) -> None:
+    def later(self, delay: float, loop: Any, handle: Any) -> None:
         """Hand a timer to a process when its time has come."""
         self._count += 1
-        heapq.heappush(self.heap, (at, self._count, loop, handle))
+        heapq.heappush(self.heap, (self.now + delay, self._count, loop, handle))
 
     def on(self, moment: tuple[Any, ...], do: Callable[[], None]) -> None:
         """Do something the first time that `moment` comes."""
