@@ -19,6 +19,20 @@ settings.register_profile("without a clock", deadline=None, suppress_health_chec
 settings.load_profile("without a clock")
 
 
+_FIRST_SEED = "900000"
+"""Where the simulated world begins. For new seeds in every run: `str(secrets.randbelow(10**9))`."""
+
+
+def pytest_configure() -> None:
+    """Say here where the simulated world begins, so that all processes of a run play parts of one series."""
+    os.environ.setdefault("SIMULATION_SEED", _FIRST_SEED)
+
+
+def pytest_report_header() -> str:
+    """Name the seeds of this run, so that they can be played again."""
+    return f"simulated world: SIMULATION_SEED={os.environ['SIMULATION_SEED']}"
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--uvloop", action="store_true", help="run the async tests on uvloop's event loop")
 

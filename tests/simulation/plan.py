@@ -132,9 +132,10 @@ def _aimed(draw: random.Random, plan: Plan, span: float) -> None:
             fault |= {"call": call["n"], "nth": draw.choice([1, 1, 1, 2])}
         if what in ("late", "slow_answer", "slow_work", "late_failure", "late_500", "again", "202_work"):
             fault["d"] = round(draw.choice([0.5, 3.0, 6.0, 12.0, 40.0, 90.0]) * draw.uniform(0.5, 1.2), 3)
-            if what not in ("late", "again"):
-                # A request may come as late as it likes, but nobody works on it for longer than the log is waited for.
-                fault["d"] = min(fault["d"], 38.0 if plan["layer"] == "lean" else 110.0)
+            # Nobody works on a request for longer than the log is waited for. It may be on its way for longer, but not
+            # so long that a hold has ended before it begins, or that its sender was given up for dead and looked for.
+            longest = {"late": (55.0, 110.0), "again": (55.0, 110.0)}.get(what, (38.0, 110.0))
+            fault["d"] = min(fault["d"], longest[plan["layer"] == "full"])
         plan["net"].append(fault)
 
 
