@@ -12,7 +12,7 @@ from simulation.story import story
 
 __all__ = ["campaign", "never"]
 
-_OTHERS = ["world: kill", "world: stop", "world: pause", "world: jump", "database: commit lost",
+_OTHERS = ["world: kill", "world: stop", "world: pause", "world: jump", "world: roll", "database: commit lost",
            "database: commit done, its answer lost", "database: cut off", "database: locked"]  # fmt: skip
 
 

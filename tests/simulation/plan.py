@@ -296,6 +296,16 @@ def _organisations(draw: random.Random, plan: Plan, span: float) -> None:
         draw.choice([_deaths, _weather, _commits])(draw, plan, span)
 
 
+def _rolls(draw: random.Random, plan: Plan, span: float) -> None:
+    """Workers are rolled to a next version: the new one starts while the old one stops in order."""
+    at = draw.uniform(0.6, span)
+    for worker in range(len(plan["workers"])):
+        plan["world"].append({"fault": "roll", "worker": worker, "at": round(at, 3)})
+        at += draw.choice([0.0, 0.5, 5.0])
+    if draw.random() < 0.5:
+        draw.choice([_aimed, _deaths, _database, _pauses])(draw, plan, span)
+
+
 def _restore(draw: random.Random, plan: Plan, span: float) -> None:
     """The database comes back from an older copy."""
     plan["restore"] = {"at": round(draw.uniform(3, span + 60), 3), "age": round(draw.uniform(0.5, 30), 3)}
@@ -316,5 +326,6 @@ _THEMES = {
     "pages": (_pages, 0.6),
     "organisations": (_organisations, 1),
     "restore": (_restore, 0.6),
+    "rolls": (_rolls, 1),
 }
 """What may go wrong together, and how often it is drawn."""

@@ -94,11 +94,12 @@ class Worker:
         self.loop: Any = None
         self.is_up = False
         self.jumped = 0.0
+        self.is_replaced = False
         self.organisation = number % scenario.organisations
         self.service = scenario.services[self.organisation]
 
     def start(self) -> None:
-        if self.scenario.is_over or (self.loop is not None and not self.loop.dead):
+        if self.scenario.is_over or self.is_replaced or (self.loop is not None and not self.loop.dead):
             return
         world = self.scenario.world
         self.generation += 1
@@ -165,6 +166,15 @@ class Worker:
 
         look()
 
+    def roll(self) -> "Worker":
+        """Have the next version take this one's place: it starts at once, and this one stops in order meanwhile."""
+        after = Worker(self.scenario, self.number, self.plan)
+        after.generation, after.jumped = self.generation, self.jumped
+        self.is_replaced = True
+        self.stop()
+        after.start()
+        return after
+
     def kill(self) -> None:
         if self.loop is not None and not self.loop.dead:
             self.scenario.world.note(self.loop.name, "IS KILLED")
@@ -217,6 +227,7 @@ class Scenario:
         SimulatedTransport.network = self.network
         self.stop_bound = 4 * self.services[0].settings.shutdown_timeout
         self.complaints: list[str] = []
+        self.replaced: list[Worker] = []
         self.is_over = False
         self.only_jobs = "jobs" in plan
         self.records = {call["n"]: Record(call) for call in plan["calls"]}
@@ -298,6 +309,10 @@ class Scenario:
             case "stop":
                 worker.stop()
                 self.world.at(fault["again"] + _STOP_WITHIN, worker.start)
+            case "roll":
+                # One that is going down already is only followed.
+                self.replaced.append(worker)
+                self.workers[worker.number] = worker.roll()
             case "pause":
                 worker.pause(fault["for"])
             case "jump":
@@ -336,7 +351,7 @@ class Scenario:
             if worker.loop is not None and not worker.loop.dead:
                 worker.stop()
         world.run(world.now + _STOP_WITHIN + 5 * self.stop_bound)
-        for worker in self.workers:
+        for worker in self.workers + self.replaced:
             if worker.loop is not None and worker.loop.stopped_at is None and not worker.loop.dead:
                 self.complain("stop", f"{worker.loop.name} never stopped")
 
@@ -364,6 +379,8 @@ class Scenario:
 
     def _is_at_rest(self) -> bool:
         alive = [worker for worker in self.workers if worker.is_up]
+        if any(worker.loop is not None and not worker.loop.dead for worker in self.replaced):
+            return False
         if len(alive) < len(self.workers) or any(worker.loop.frozen or worker.loop.in_flight for worker in alive):
             return False
         if self.network.on_its_way or self._holds():
