@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from fastapi_autumn.catalog import Catalog
     from fastapi_autumn.emulator import Emulator
     from fastapi_autumn.settlement.outbox import Outbox
+    from fastapi_autumn.settlement.replies import Replies
     from fastapi_autumn.settlement.sender import Sender
     from fastapi_autumn.settlement.sql import SqlStore
     from fastapi_autumn.settlement.store import Account, Store
@@ -306,7 +307,6 @@ class Autumn:
         from fastapi_autumn.settlement.outbox import Outbox  # noqa: PLC0415
         from fastapi_autumn.settlement.rescue import Rescuer  # noqa: PLC0415
         from fastapi_autumn.settlement.sender import Sender  # noqa: PLC0415
-        from fastapi_autumn.settlement.sql_replies import SqlReplies  # noqa: PLC0415
 
         settings, machine = self.settings, self._machine
         within = settings.shutdown_timeout
@@ -336,7 +336,7 @@ class Autumn:
             customers = KnownCustomers(client, ttl=settings.ensure_ttl)
             charges = Charges(settings, client=client, customers=customers, prices=self.prices, outbox=outbox)
             stack.push_async_callback(_deliver_the_rest, customers, sender, within=within)
-            running.runtime = Runtime(client, customers, charges, outbox, SqlReplies(store, machine=machine))
+            running.runtime = Runtime(client, customers, charges, outbox, self._make_replies(store))
             # Whatever fails at the end, each of these is still stopped, in the opposite order.
             running.stack = stack.pop_all()
 
@@ -351,6 +351,11 @@ class Autumn:
         return SqlStore(
             settings.outbox_url, self._account(), recreate_after=settings.outbox_lease, machine=self._machine
         )
+
+    def _make_replies(self, store: "SqlStore") -> "Replies":
+        from fastapi_autumn.settlement.sql_replies import SqlReplies  # noqa: PLC0415 - as above
+
+        return SqlReplies(store, machine=self._machine)
 
     def _account(self) -> "Account":
         """Say whose rows in the outbox are ours. The key stays out of it: what is stored is a digest of it."""

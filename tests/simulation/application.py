@@ -46,6 +46,7 @@ class Record:
         self.cancelled = False
         self.verified: bool | None = None
         self.charge_ids: list[str] = []
+        self.code = ""
 
 
 class _Ask(BaseModel):

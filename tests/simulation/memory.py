@@ -1,16 +1,21 @@
 """The database as dictionaries: the store in memory of the package's own tests, in virtual time, with faults."""
 
+import copy
+import json
+from types import SimpleNamespace
 from typing import Any
 
+from fastapi_autumn.settlement.replies import LIFETIME_MS, Attempt, Conflict, RepliesAwayError
+from fastapi_autumn.settlement.sql_replies import _judge
 from memory_store import MemoryDatabase, MemoryStore
 from simulation.world import World
 
 __all__ = ["SimulatedDatabase", "SimulatedStore"]
 
-_MATTERS = {"commit", "claim_worker", "take_over", "leave", "learn", "open"}
+_MATTERS = {"commit", "claim_worker", "take_over", "leave", "learn", "open", "reply"}
 """What always takes time. What only looks, or only says that somebody lives, does in one of three cases: it is most of
 what happens, and hardly ever does anything depend on when."""
-_WRITES = {"commit", "leave", "claim", "claim_worker", "take_over", "adopt_orphans", "learn", "open"}
+_WRITES = {"commit", "leave", "claim", "claim_worker", "take_over", "adopt_orphans", "learn", "open", "reply"}
 
 
 class DatabaseAway(Exception):
@@ -80,17 +85,19 @@ class SimulatedDatabase(Trouble):
     def __init__(self, world: World, *, faults: list[dict[str, Any]], weather: list[dict[str, Any]]) -> None:
         super().__init__(world, faults=faults, weather=weather)
         self.content = MemoryDatabase()
+        self.replies: dict[str, Any] = {}
 
     def arm_restore(self, at: float, age: float) -> None:
         """Copy the database at one time, and put the copy back at another."""
-        copies: list[MemoryDatabase] = []
+        copies: list[Any] = []
 
         def save() -> None:
             self.saved_at = self.world.now
-            copies.append(self.content.backup())
+            copies.extend((self.content.backup(), {key: copy.copy(row) for key, row in self.replies.items()}))
 
         def restore() -> None:
             self.content.restore(copies[0])
+            self.replies = copies[1]
             self.restored()
 
         self.world.at(max(0.0, at - age), save)
@@ -188,6 +195,67 @@ class SimulatedStore(MemoryStore):
         if self._world_database.draw() < 0.1:
             limit = max(1, limit // 8)
         return await super().claim(worker_id, limit=limit, **how)
+
+
+class SimulatedReplies:
+    """What became of callers' attempts, in memory; the rule is the package's own.
+
+    Args:
+        store: The store of the process.
+        machine: For ids.
+    """
+
+    def __init__(self, store: SimulatedStore, machine: Any) -> None:
+        self._store = store
+        self._machine = machine
+
+    async def claim(self, key: str, fingerprint: str, *, worker_id: str, now: int) -> Any:
+        rows = await self._begin()
+        mine = Attempt(key, self._machine.new_id())
+        row, found = rows.get(key), ()
+        if row is not None:
+            row.owner_lives = row.owner in self._store.database.workers
+            judged = _judge(row, fingerprint, now=now)
+            if isinstance(judged, Conflict):
+                await self._end()
+                return judged
+            found = judged
+        rows[key] = SimpleNamespace(
+            fingerprint=fingerprint,
+            standing="retrying" if found else "running",
+            attempt_id=mine.attempt_id,
+            owner=worker_id,
+            charges=row.charges if row is not None and found else "[]",
+            expires_at=row.expires_at if row is not None and found else now + LIFETIME_MS,
+        )
+        await self._end()
+        return Attempt(key, mine.attempt_id, found)
+
+    async def finish(self, attempt: Any, standing: Any, charges: Any) -> None:
+        rows = await self._begin()
+        row = rows.get(attempt.key)
+        if row is not None and row.attempt_id == attempt.attempt_id:
+            if standing is None:
+                del rows[attempt.key]
+            else:
+                row.standing = standing
+                row.charges = json.dumps(
+                    [[one.charge_id, str(one.credits), str(one.cost), one.what] for one in charges]
+                )
+        await self._end()
+
+    async def _begin(self) -> dict[str, Any]:
+        try:
+            await self._store.before("reply")
+        except DatabaseAway as error:
+            raise RepliesAwayError(str(error)) from error
+        return self._store._world_database.replies
+
+    async def _end(self) -> None:
+        try:
+            await self._store.after("reply")
+        except DatabaseAway as error:
+            raise RepliesAwayError(str(error)) from error
 
 
 def _release(loop: Any, future: Any) -> None:

@@ -14,10 +14,11 @@ from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
 
-from fastapi_autumn import _ending
+from fastapi_autumn import _attempts, _ending
 from fastapi_autumn.charge import _charges, _delivery
 from fastapi_autumn.client import _calls
 from fastapi_autumn.errors import DuplicateRequest, RequestRejected
+from fastapi_autumn.gate import _gate
 from fastapi_autumn.settlement import Outcome, entry, ledger, outbox, pending, rescue, sender
 from fastapi_autumn.settlement.entry import Doubt, Finalize, Look, Seal
 from simulation.memory import SimulatedStore
@@ -319,6 +320,22 @@ MUTATIONS = (
     _mutation("who leaves pays nothing", _ending.Ending, "caller_left", _decided(Outcome.FAILED), layer="full"),
     _mutation(
         "who cannot be sent to pays nothing", _ending.Ending, "send_failed", _decided(Outcome.FAILED), layer="full"
+    ),
+    _mutation(
+        "an answered key is forgotten",
+        _attempts,
+        "standing_after",
+        lambda _: lambda *_: None,
+        layer="full",
+        of="attempts",
+    ),
+    _mutation(
+        "what an attempt has paid is charged anew",
+        _gate,
+        "paid_before",
+        lambda _: lambda *_: None,
+        layer="full",
+        of="attempts",
     ),
     _mutation("a failed stream is paid", _ending.Ending, "route_exits", _nothing, layer="full"),
 )

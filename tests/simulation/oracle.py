@@ -8,6 +8,7 @@ from decimal import ROUND_CEILING, Decimal
 from typing import Any, NamedTuple
 
 from simulation.application import FEATURES, PRICES, Record
+from simulation.keys import under_one_key, violations_under_keys
 
 __all__ = ["LAST_MOMENTS", "Allowed", "expected", "violations"]
 
@@ -168,12 +169,17 @@ def violations(scenario: Any) -> list[str]:
         else:
             net[call] = net.get(call, Decimal(0)) + moved
     for record in scenario.records.values():
+        found += _refusals(record, scenario)
+        if "key" in record.plan:
+            continue
         allowed = expected(record, scenario)
         used = net.get(record.number, Decimal(0))
         if used not in allowed:
             kind = _kind(used, allowed.amounts, price_of(record))
             found.append(f"{kind}: call #{record.number} cost {used} instead of {allowed}: {allowed.why}")
-        found += _refusals(record, scenario)
+    for group in under_one_key(scenario.records.values()):
+        used = sum((net.get(record.number, Decimal(0)) for record in group), Decimal(0))
+        found += violations_under_keys(group, used, scenario, expected)
     for (organisation, customer, feature), moved in total.items():
         usage = scenario.usage(organisation, customer, feature)
         if usage != moved:

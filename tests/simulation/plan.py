@@ -42,7 +42,8 @@ def generate(seed: int, *, layer: str = "full") -> Plan:
         "log": {"delay": draw.choice([0.02, 0.5, 3.0, 8.0])},
         "end": span + 10.0,
     }
-    drawn = draw.choices(list(_THEMES), [weight for _, weight in _THEMES.values()], k=draw.choice([0, 1, 2, 2, 3, 3]))
+    possible = [name for name in _THEMES if layer == "full" or name not in _FULL_ONLY]
+    drawn = draw.choices(possible, [_THEMES[name][1] for name in possible], k=draw.choice([0, 1, 2, 2, 3, 3]))
     themes = list(dict.fromkeys(drawn))
     plan["themes"] = themes
     style = {
@@ -306,6 +307,30 @@ def _rolls(draw: random.Random, plan: Plan, span: float) -> None:
         draw.choice([_aimed, _deaths, _database, _pauses])(draw, plan, span)
 
 
+def _attempts(draw: random.Random, plan: Plan, span: float) -> None:
+    """Callers send a key of their own, and come again with it: at once, after they left, or much later."""
+    calls = plan["calls"]
+    # A gate reads the whole body of a request that has a key, so nobody sends more after the answer began.
+    for call in [one for one in calls if one["route"] not in ("door", "unread") and draw.random() < 0.4]:
+        call["key"] = f"k{call['n']}"
+        if draw.random() < 0.5:
+            call["client"]["leaves"] = round(draw.choice([0.05, 0.3, 1.0]) * draw.uniform(0.2, 2), 4)
+        at = call["at"]
+        for _ in range(draw.choice([1, 1, 2, 3])):
+            at = round(at + draw.choice([0.001, 0.3, 3.0, 30.0]) * draw.uniform(0.5, 2), 4)
+            script = call["script"]
+            if draw.random() < 0.5:
+                script = [step for step in script if step[0] not in ("raise", "http", "status", "timeout")]
+            client = dict(call["client"])
+            if draw.random() < 0.6:
+                client.pop("leaves", None)
+            calls.append(
+                {**call, "n": len(calls), "at": at, "script": [list(step) for step in script], "client": client}
+            )
+    if draw.random() < 0.5:
+        draw.choice([_aimed, _deaths, _database, _commits])(draw, plan, span)
+
+
 def _restore(draw: random.Random, plan: Plan, span: float) -> None:
     """The database comes back from an older copy."""
     plan["restore"] = {"at": round(draw.uniform(3, span + 60), 3), "age": round(draw.uniform(0.5, 30), 3)}
@@ -327,5 +352,7 @@ _THEMES = {
     "organisations": (_organisations, 1),
     "restore": (_restore, 0.6),
     "rolls": (_rolls, 1),
+    "attempts": (_attempts, 1),
 }
 """What may go wrong together, and how often it is drawn."""
+_FULL_ONLY = {"attempts"}

@@ -9,7 +9,7 @@ from fastapi_autumn import Autumn
 from fastapi_autumn.settlement import outbox, rescue, sender
 from fastapi_autumn.settlement.sql import SqlStore
 from simulation.loop import WorldMachine, current
-from simulation.memory import SimulatedStore
+from simulation.memory import SimulatedReplies, SimulatedStore
 
 __all__ = ["EmulatorMachine", "SimulatedAutumn", "enter", "leave", "poll_every", "slow_down"]
 
@@ -33,6 +33,9 @@ class SimulatedAutumn(Autumn):
             machine=self._machine,
             connect_args={"async_creator_fn": database.connect},
         )
+
+    def _make_replies(self, store: Any) -> Any:
+        return super()._make_replies(store) if self.database.is_sql else SimulatedReplies(store, self._machine)
 
 
 class EmulatorMachine:

@@ -109,6 +109,7 @@ class Exchange:
                 (b"x-user", plan["customer"].encode()),
                 (b"x-call", str(plan["n"]).encode()),
                 (b"content-type", b"application/json"),
+                *([(b"idempotency-key", plan["key"].encode())] if "key" in plan else ()),
             ],
             "client": ("192.0.2.9", 1),
             "server": ("service", 80),
@@ -133,7 +134,9 @@ class Exchange:
                     self.junk_sent += 1
                     await asyncio.sleep(0.01)
                     return {"type": "http.request", "body": b"x" * 600, "more_body": True}
-            await asyncio.wait([self.gone])
+            if not self.gone.done():
+                # A server that knows it says so at once.
+                await asyncio.wait([self.gone])
             return {"type": "http.disconnect"}
 
         return receive
@@ -156,6 +159,8 @@ class Exchange:
         elif message["type"] != "http.response.body":
             return
         if message.get("body"):
+            if record.status == 409 and "key" in record.plan:
+                record.code = json.loads(message["body"])["detail"]["code"]
             record.chunks += 1
             if not self.started.done():
                 self.started.set_result(None)
