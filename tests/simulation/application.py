@@ -21,8 +21,9 @@ from fastapi_autumn import Autumn, AutumnMiddleware, Charge, CreditGate
 __all__ = ["FEATURES", "PRICES", "Application", "Record", "decide"]
 
 PRICES = {"small": 1, "large": 5, "fraction": "0.1"}
-FEATURES = {"plenty": 100_000, "scarce": 12}
-"""Feature to what every customer has of it in a month."""
+FEATURES = {"plenty": 100_000, "scarce": 12, "brief": 15, "topped_up": 0}
+"""Feature to what every customer's plan has of it: in a month, and of `brief` in a minute. What is topped up are grants
+of their own, which Autumn drops when they are used up."""
 
 
 class Record:

@@ -8,6 +8,7 @@ log only after 350 ms without another one, or when 200 of them have come togethe
 
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any, NamedTuple, Protocol
 
 from simulation.world import EPOCH_MS, World
@@ -99,6 +100,7 @@ class Autumn:
         self.busy_every = 0.3
         self.busy_since = 0.0
         self.expired: set[str] = set()
+        self.granted: dict[tuple[str, str], Decimal] = {}
         self._keys: dict[str, float] = {}
         self._together = 0
         self._flush = 0
@@ -138,6 +140,9 @@ class Autumn:
                 body["limit"] = min(body.get("limit", 50), self.page)
             return self.books.answer(request._replace(body=body))
         reply = self.books.answer(request)
+        if operation == "balances.create" and reply.status == 200:
+            granted = (body["customer_id"], body["balance_id"].partition(":")[0])
+            self.granted[granted] = self.granted.get(granted, Decimal(0)) + Decimal(str(body["included_grant"]))
         if operation == "organization/me" and reply.status == 200:
             reply = reply._replace(body=reply.body.replace(b'"emulator"', f'"{self.name}"'.encode()))
         if reply.status == 200 and request.moves:

@@ -38,7 +38,7 @@ def violations_under_keys(group: Sequence[Record], used: Decimal, scenario: Any,
     if not _NOTHING <= used <= most:
         return [f"attempts: call #{group[0].number} and others under its key ({name}) cost {used}, at most {most}"]
     in_trouble = plan["world"] or plan["db"] or plan["db_weather"] or "restore" in plan or "jobs" in plan
-    if in_trouble or plan["calls"][0]["feature"] == "scarce" or any(one.most >= 0 for one in allowed.values()):
+    if in_trouble or group[0].plan["feature"] != "plenty" or any(one.most >= 0 for one in allowed.values()):
         return []
     return [*_wrong_price(name, served, used, allowed), *_wrongly_refused(group)]
 

@@ -337,6 +337,22 @@ MUTATIONS = (
         layer="full",
         of="attempts",
     ),
+    _mutation(
+        "what Autumn did not move is not noticed",
+        _delivery,
+        "_missing",
+        lambda _: lambda *_: _ZERO,
+        layer="full",
+        of="purchases",
+    ),
+    _mutation(
+        "what a grant cannot take back is not granted anew",
+        _delivery,
+        "_is_dropped",
+        lambda _: lambda *_: False,
+        layer="full",
+        of="purchases",
+    ),
     _mutation("a failed stream is paid", _ending.Ending, "route_exits", _nothing, layer="full"),
 )
 

@@ -126,6 +126,7 @@ class Network:
         self.weather = weather
         self.call_of_charge: dict[str, int] = {}
         self.troubles: list[float] = []
+        self.troubled: set[int | None] = set()
         self.on_its_way = 0
         self._aimed: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._timed: list[dict[str, Any]] = []
@@ -166,6 +167,7 @@ class Network:
         if fault is not None:
             world.happened[f"{kind}: {what}"] += 1
             self.troubles.append(world.now)
+            self.troubled.add(call)
         world.note(loop.name, _sent, request, kind, call, what)
         world.moment("sent", kind, call)
         _Packet(self, self.autumns[organisation], loop, future, request, kind, call, fault, number).leave()

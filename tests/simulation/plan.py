@@ -331,6 +331,23 @@ def _attempts(draw: random.Random, plan: Plan, span: float) -> None:
         draw.choice([_aimed, _deaths, _database, _commits])(draw, plan, span)
 
 
+def _purchases(draw: random.Random, plan: Plan, span: float) -> None:
+    """Customers top up and change their plan while calls run, and what they have lapses each minute."""
+    customers = sorted({call["customer"] for call in plan["calls"]})
+    plan["books"] = []
+    for customer in customers:
+        for _ in range(draw.choice([1, 2, 4])):
+            bought = {"what": "top_up", "customer": customer, "credits": draw.choice([1, 5, 5, 7.5, 20])}
+            plan["books"].append({"at": round(draw.uniform(0.1, span), 3), **bought})
+        if draw.random() < 0.3:
+            plan["books"].append({"at": round(draw.uniform(0.1, span), 3), "what": "upgrade", "customer": customer})
+    feature = draw.choice(["brief", "topped_up", "topped_up", None])
+    for call in plan["calls"]:
+        call["feature"] = feature or draw.choice(["brief", "topped_up", "scarce"])
+    if draw.random() < 0.5:
+        draw.choice([_aimed, _deaths, _database, _commits])(draw, plan, span)
+
+
 def _restore(draw: random.Random, plan: Plan, span: float) -> None:
     """The database comes back from an older copy."""
     plan["restore"] = {"at": round(draw.uniform(3, span + 60), 3), "age": round(draw.uniform(0.5, 30), 3)}
@@ -353,6 +370,7 @@ _THEMES = {
     "restore": (_restore, 0.6),
     "rolls": (_rolls, 1),
     "attempts": (_attempts, 1),
+    "purchases": (_purchases, 1),
 }
 """What may go wrong together, and how often it is drawn."""
-_FULL_ONLY = {"attempts"}
+_FULL_ONLY = {"attempts", "purchases"}

@@ -47,8 +47,14 @@ CATALOG = Catalog.from_source(
 from fastapi_autumn.catalog import feature, item, plan
 plenty = feature(id="plenty", name="Plenty", type="metered", consumable=True)
 scarce = feature(id="scarce", name="Scarce", type="metered", consumable=True)
+brief = feature(id="brief", name="Brief", type="metered", consumable=True)
+topped_up = feature(id="topped_up", name="Topped up", type="metered", consumable=True)
 free = plan(id="free", name="Free", group="main", auto_enable=True, items=[
-    item(plenty, included=100000, reset="month"), item(scarce, included=12, reset="month")])
+    item(plenty, included=100000, reset="month"), item(scarce, included=12, reset="month"),
+    item(brief, included=15, reset="minute")])
+pro = plan(id="pro", name="Pro", group="main", items=[
+    item(plenty, included=200000, reset="month"), item(scarce, included=40, reset="month"),
+    item(brief, included=30, reset="minute")])
 """,
     Path("catalog.py"),
 ).to_wire()
@@ -284,6 +290,8 @@ class Scenario:
             world.at(call["at"], self._call, self.records[call["n"]])
         for place, fault in enumerate(plan["world"]):
             self._arm(fault, place)
+        for change in plan.get("books", ()):
+            world.at(change["at"], self._change_the_books, change)
         if "restore" in plan:
             self.database.arm_restore(plan["restore"]["at"], plan["restore"]["age"])
         seams.poll_every(1.0 if plan.get("layer", "full") == "full" else 8.0)
@@ -317,6 +325,20 @@ class Scenario:
                 worker.pause(fault["for"])
             case "jump":
                 worker.jump(fault["by"])
+
+    def _change_the_books(self, change: dict[str, Any]) -> None:
+        """Have a customer buy something, beside whatever calls are under way."""
+        customer = {"customer_id": change["customer"]}
+        for autumn in self.autumns:
+            emulator = autumn.books.emulator
+            emulator.call("customers.get_or_create", customer)
+            if change["what"] == "top_up":
+                grant = {"feature_id": "topped_up", "included_grant": change["credits"]}
+                emulator.call("balances.create", customer | grant)
+            else:
+                emulator.call("billing.attach", customer | {"plan_id": "pro"})
+        self.world.happened[f"books: {change['what']}"] += 1
+        self.world.note("autumn", f"{change['customer']}: {change['what']} {change.get('credits', '')}".rstrip())
 
     def _call(self, record: Record) -> None:
         up = [worker for worker in self.workers if worker.is_up and not worker.loop.dead and not worker.loop.frozen]
@@ -406,14 +428,50 @@ class Scenario:
         return found
 
     def usage(self, organisation: int, customer: str, feature: str) -> Decimal:
-        balances = self.autumns[organisation].books.emulator.call("customers.get", {"customer_id": customer})[
-            "balances"
+        """Return what a customer has used, by what is left of all that they were given."""
+        shown = self.autumns[organisation].books.emulator.call("customers.get", {"customer_id": customer})
+        balance = shown["balances"].get(feature)
+        if feature != "topped_up":
+            return Decimal(str(balance["usage"]))
+        autumn = self.autumns[organisation]
+        given = [Decimal(str(one["credits"])) for one in self.topped_up(customer)]
+        given += [amount for (whose, _), amount in autumn.granted.items() if whose == customer]
+        left = Decimal(0) if balance is None else Decimal(str(balance["remaining"]))
+        return sum(given, Decimal(0)) - left
+
+    def topped_up(self, customer: str, until: float = float("inf")) -> list[dict[str, Any]]:
+        """Return what a customer has bought of the feature that is topped up."""
+        changes = self.plan.get("books", ())
+        return [
+            one
+            for one in changes
+            if one["what"] == "top_up" and (one["customer"], one["at"] < until) == (customer, True)
         ]
-        return Decimal(str(balances[feature]["usage"]))
+
+    def has_bought_a_plan(self, customer: str) -> bool:
+        """Whether a customer's plan changed while calls ran: what their balances show then is the emulator's matter."""
+        return any((one["customer"], one["what"]) == (customer, "upgrade") for one in self.plan.get("books", ()))
+
+    def granted(self, record: Record) -> Decimal:
+        """Return what came back as a grant of its own, because the one that had paid was used up."""
+        given = [
+            autumn.granted.get((record.plan["customer"], charge))
+            for autumn in self.autumns
+            for charge in record.charge_ids
+        ]
+        return sum((one for one in given if one), Decimal(0))
+
+    def falls_short(self, record: Record) -> bool:
+        """Whether a row says that Autumn did not move for this call what it was asked to."""
+        charges = {charge for state, charge, _ in self.database.rows_left() if state == "shortfall"}
+        calls = {self.network.call_of_charge.get(charge) for charge in charges}
+        return record.number in calls or not charges.isdisjoint(record.charge_ids)
 
     def lost_its_hold(self, record: Record) -> bool:
         """Whether the hold of this call ran out at Autumn before anybody closed it."""
-        return any(charge in autumn.expired for autumn in self.autumns for charge in record.charge_ids)
+        calls = self.network.call_of_charge
+        expired = [charge for autumn in self.autumns for charge in autumn.expired]
+        return any(charge in record.charge_ids or calls.get(charge) == record.number for charge in expired)
 
     def stopped_unwritten(self, loop: Any) -> bool:
         """Whether the database was away when a process stopped in order, so that it could not write what it knew."""
@@ -459,7 +517,7 @@ class Scenario:
         """Whether a person may have to look at this: a customer who could not pay what a call came to."""
         call = self.network.call_of_charge.get(charge)
         about = [record for record in self.records.values() if record.number == call or charge in record.charge_ids]
-        return any(record.plan["feature"] == "scarce" for record in about)
+        return any(record.plan["feature"] != "plenty" for record in about)
 
     def close(self) -> None:
         for loop in self.loops:

@@ -13,7 +13,7 @@ from simulation.plan import Plan
 
 __all__ = ["same_violation", "shrink"]
 
-_LISTS = ("net", "weather", "db", "db_weather", "world")
+_LISTS = ("net", "weather", "db", "db_weather", "world", "books")
 
 
 def same_violation(violation: str) -> Callable[[list[str]], bool]:
@@ -50,7 +50,7 @@ def shrink(plan: Plan, fails: Callable[[Plan], bool], *, attempts: int = 150) ->
 
 
 def _parts(plan: Plan) -> list[tuple[str, Any]]:
-    parts = [(name, part) for name in _LISTS for part in plan[name]]
+    parts = [(name, part) for name in _LISTS for part in plan.get(name, ())]
     return parts + [("calls", call) for call in plan["calls"]]
 
 
