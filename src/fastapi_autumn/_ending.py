@@ -90,15 +90,18 @@ class Ending:
 
     def outcome(self, error: BaseException | None = None) -> Outcome:
         """Tell how the request ended, once the application has returned or raised `error`."""
+        # Nobody pays for an error, however well it was delivered.
         if self._status is not None and self._status >= HTTPStatus.BAD_REQUEST:
             return Outcome.FAILED
         if not self.started and isinstance(error, Exception) and not _is_hang_up(error):
             # The server answers this with a 500, to a caller who left as to any other.
             return Outcome.FAILED
+        # It may be the producer's, and another middleware may have completed the body after it.
         if self._decided is Outcome.DONE and self._route_is_hidden and error is not None and not _is_hang_up(error):
             return Outcome.FAILED
         if self._decided is not None:
             return self._decided
+        # A handler that returns leaves it to the server to close the WebSocket.
         if error is None and self._status == HTTPStatus.SWITCHING_PROTOCOLS:
             return Outcome.DONE
         return Outcome.GONE if self._caller_left or _is_hang_up(error) else Outcome.FAILED

@@ -261,6 +261,7 @@ def moved_too_little(entry: Entry, missing: Decimal, *, dropped: bool) -> Entry:
     What it did not give back because the grant that paid was used up and `dropped` is granted anew. Everything else is
     a shortfall.
     """
+    # The log shows what was asked for. So what did not move has to be taken off it whenever it is asked again.
     left = entry._replace(taken=entry.cost - missing, unmoved=entry.unmoved + missing, key_number=entry.key_number + 1)
     if missing > 0 or not dropped:
         return left
