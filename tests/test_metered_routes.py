@@ -32,7 +32,7 @@ USAGE = {
 """0.15 + 0.05 for what is read, 0.2 for what is written."""
 
 
-class ChatBody(BaseModel):
+class AskedOfModel(BaseModel):
     model: str = "gpt-4o"
     messages: list[dict[str, Any]] = []
     max_tokens: int = 500
@@ -58,7 +58,7 @@ def chat_service(tmp_path: Any, end: str, gate: CreditGate | None = None) -> Ser
     provider = Provider(end)
 
     @service.app.post("/ai/chat")
-    async def chat(body: ChatBody, charge: Annotated[Charge, Depends(gate or CreditGate())]) -> StreamingResponse:
+    async def chat(body: AskedOfModel, charge: Annotated[Charge, Depends(gate or CreditGate())]) -> StreamingResponse:
         async def words() -> AsyncIterator[str]:
             async for chunk in provider.chunks():
                 charge.used(chunk["usage"], response_id=chunk["id"])
@@ -107,7 +107,7 @@ async def test_a_caller_who_hangs_up(tmp_path):
     left = asyncio.Event()
 
     @service.app.post("/ai/chat")
-    async def chat(body: ChatBody, charge: ModelCharge) -> StreamingResponse:
+    async def chat(body: AskedOfModel, charge: ModelCharge) -> StreamingResponse:
         async def words() -> AsyncIterator[str]:
             try:
                 charge.used({"type": "message_start", "message": {"id": "m", "usage": {"input_tokens": 100}}})
@@ -138,7 +138,7 @@ async def test_a_whole_answer_says_what_it_cost(tmp_path):
     service = Service(tmp_path, prices=PRICES)
 
     @service.app.post("/ai/chat")
-    async def chat(body: ChatBody, charge: ModelCharge, report: bool = True) -> str:
+    async def chat(body: AskedOfModel, charge: ModelCharge, report: bool = True) -> str:
         if report:
             charge.used({"id": "r", "usage": USAGE})
         return "Hello"
@@ -248,7 +248,7 @@ async def test_several_body_parameters(tmp_path, sent, status, used):
 
     @service.app.post("/ai/two")
     async def two(
-        body: ChatBody, options: Annotated[dict[str, Any], Body()], charge: Annotated[Charge, Depends(gate)]
+        body: AskedOfModel, options: Annotated[dict[str, Any], Body()], charge: Annotated[Charge, Depends(gate)]
     ) -> str:
         return charge.model
 

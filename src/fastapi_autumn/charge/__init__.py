@@ -7,10 +7,10 @@ a script all charge the same way.
 
 from fastapi_autumn.charge._budget import Budget, Part, Step, StepRecord
 from fastapi_autumn.charge._charge import Charge
-from fastapi_autumn.charge._charges import Charges, Requirement
+from fastapi_autumn.charge._charges import Charges
 from fastapi_autumn.charge._delivery import Delivery
 from fastapi_autumn.charge._metered import Failed, Metered
-from fastapi_autumn.charge._quotes import Estimate
+from fastapi_autumn.charge._quotes import Estimate, Requirement
 
 __all__ = [
     "Budget",

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 
@@ -17,7 +18,7 @@ from fastapi_autumn.settings import AutumnSettings
 from fastapi_autumn.settlement import Entry, Outcome, Verdict, by_default
 from fastapi_autumn.settlement.replies import PaidCharge
 
-__all__ = ["Charge"]
+__all__ = ["Charge", "ending"]
 
 
 class Charge(Metered):
@@ -217,6 +218,22 @@ class Charge(Metered):
         # Last, because a meter of the application's may raise. A call that was not billed counts, too.
         telemetry.charges.add(1, {"outcome": _kind(verdict, self.credits)})
         return True
+
+
+@contextmanager
+def ending(
+    charge: Charge, gone: tuple[type[BaseException], ...], leave_to_request: Callable[..., None] | None
+) -> Iterator[None]:
+    """End a charge as the block inside ends; see `Charges.charge`."""
+    try:
+        yield
+    except BaseException as error:
+        if leave_to_request is not None and (isinstance(error, gone) or not isinstance(error, Exception)):
+            leave_to_request(charge, cancelled=isinstance(error, asyncio.CancelledError))
+        else:
+            charge.finish(Outcome.GONE if isinstance(error, gone) else Outcome.FAILED)
+        raise
+    charge.finish(Outcome.DONE)
 
 
 def _is_running(loop: asyncio.AbstractEventLoop) -> bool:

@@ -1,33 +1,32 @@
 """Taking the credits, and deciding how it ends."""
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+from fastapi_autumn.charge._answers import insufficient, loose_grant
 from fastapi_autumn.charge._budget import Budget
-from fastapi_autumn.charge._charge import Charge
+from fastapi_autumn.charge._charge import Charge, ending
 from fastapi_autumn.charge._charging import WAYS, WayOfCharging, not_taken
 from fastapi_autumn.charge._metered import Failed
-from fastapi_autumn.charge._quotes import AskedFor, Estimate, Quote, quote
+from fastapi_autumn.charge._quotes import AskedFor, Estimate, Quote, Requirement, quote
 from fastapi_autumn.client import AutumnClient
 from fastapi_autumn.customers import KnownCustomers
 from fastapi_autumn.errors import (
     CircuitOpen,
     CustomerNotFound,
-    InsufficientCredits,
     Overloaded,
     RequestRejected,
     Unavailable,
     Uncertain,
 )
-from fastapi_autumn.models import Balance, CheckResult, Customer, CustomerRecord
-from fastapi_autumn.pricing import PriceList, to_json_number
+from fastapi_autumn.models import Balance, CheckResult, Customer
+from fastapi_autumn.pricing import PriceList
 from fastapi_autumn.pricing import credits as exact_credits
 from fastapi_autumn.settings import AutumnSettings
-from fastapi_autumn.settlement import Charging, Entry, Outcome, ledger
+from fastapi_autumn.settlement import Charging, Entry, ledger
 from fastapi_autumn.settlement.entry import Doubt
 from fastapi_autumn.settlement.replies import PaidCharge
 
@@ -40,18 +39,6 @@ _log = logging.getLogger("fastapi_autumn")
 
 _LONGEST_HOLD_MS = 24 * 3600 * 1000 - 300_000
 """Autumn refuses a hold of more than 24 hours. The rest is for what is left of a difference between the clocks."""
-
-
-class Requirement(Protocol):
-    """What a customer's plan has to include, apart from the balance."""
-
-    def check(self, record: CustomerRecord, *, model: str, credits: Decimal) -> None:  # noqa: A002 - Autumn's own word
-        """Return if the customer may make the call.
-
-        Raises:
-            NotEntitled: They may not.
-        """
-        ...
 
 
 class Charges:
@@ -117,7 +104,7 @@ class Charges:
             estimate=estimate,
             failed=failed,
         )
-        with _ending(charge, gone, leave_to_request):
+        with ending(charge, gone, leave_to_request):
             yield charge
 
     @asynccontextmanager
@@ -135,7 +122,7 @@ class Charges:
         Raises as `open_budget` does.
         """
         budget = await self.open_budget(customer, credits, **options)
-        with _ending(budget, gone, leave_to_request):
+        with ending(budget, gone, leave_to_request):
             yield budget
 
     async def open_budget(
@@ -309,8 +296,8 @@ class Charges:
             raise
         if not result.allowed:
             self._end(not_taken(entry))
-            raise _insufficient(result, model=model, asked=asked)
-        opened = way.taken(entry)._replace(required=result.required_balance, **_loose_grant(result.balance))
+            raise insufficient(result, model=model, asked=asked)
+        opened = way.taken(entry)._replace(required=result.required_balance, **loose_grant(result.balance))
         return opened, result.balance, True
 
     def _way(self, charging: Charging, customer: Customer) -> WayOfCharging:
@@ -405,66 +392,3 @@ class Charges:
         # A hold is owed its end even if it cost just what it holds: unconfirmed, it would run out.
         owed = entry.doubt is not Doubt.NONE or entry.held or entry.taken != entry.cost
         self._outbox.end(entry._replace(due_at=self._outbox.now()), owed=owed)
-
-
-@contextmanager
-def _ending(
-    charge: Charge, gone: tuple[type[BaseException], ...], leave_to_request: Callable[..., None] | None
-) -> Iterator[None]:
-    """End a charge as the block inside ends; see `Charges.charge`."""
-    try:
-        yield
-    except BaseException as error:
-        if leave_to_request is not None and (isinstance(error, gone) or not isinstance(error, Exception)):
-            leave_to_request(charge, cancelled=isinstance(error, asyncio.CancelledError))
-        else:
-            charge.finish(Outcome.GONE if isinstance(error, gone) else Outcome.FAILED)
-        raise
-    charge.finish(Outcome.DONE)
-
-
-def _loose_grant(balance: Balance | None) -> dict[str, Any]:
-    """Note the grant that may be used up when the credits are to come back: one that belongs to no plan."""
-    if balance is None:
-        return {}
-    loose = [grant for grant in balance.breakdown if grant.plan_id is None and grant.usage and not grant.unlimited]
-    if not loose:
-        return {}
-    # Which of them paid, the answer does not say. The one with least left is the first to be dropped.
-    grant = min(loose, key=lambda one: one.remaining)
-    return {"loose_feature": balance.feature_id, "loose_id": grant.id, "loose_until": grant.expires_at}
-
-
-def _insufficient(result: CheckResult, *, model: str, asked: Quote) -> InsufficientCredits:
-    return InsufficientCredits(
-        "The balance does not cover this call.",
-        model=model,
-        required=to_json_number(asked.credits if result.required_balance is None else result.required_balance),
-        **asked.why(),
-        balance=_shown_balance(result.balance),
-        plans=_shown_plans(result.preview),
-    )
-
-
-def _shown_balance(balance: Balance | None) -> dict[str, Any] | None:
-    """What a customer may see of a balance; grants and their ids are internal."""
-    if balance is None:
-        return None
-    return {
-        "feature_id": balance.feature_id,
-        "remaining": to_json_number(balance.remaining),
-        "granted": to_json_number(balance.granted),
-        "usage": to_json_number(balance.usage),
-        "next_reset_at": balance.next_reset_at,
-        "unlimited": balance.unlimited,
-        "overage_allowed": balance.overage_allowed,
-    }
-
-
-def _shown_plans(preview: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """The plans that would help, by id and name, out of a check's preview."""
-    products = (preview or {}).get("products") or []
-    return [
-        {"id": product.get("id"), "name": product.get("name"), "add_on": bool(product.get("is_add_on"))}
-        for product in products
-    ]

@@ -3,14 +3,15 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi_autumn.errors import Unbounded, UnknownModel
 from fastapi_autumn.metering import Counts
+from fastapi_autumn.models import CustomerRecord
 from fastapi_autumn.pricing import CallRequest, PriceList, Rate, price_of, rounded_up
 from fastapi_autumn.pricing import credits as exact_credits
 
-__all__ = ["AskedFor", "Estimate", "Quote", "quote"]
+__all__ = ["AskedFor", "Estimate", "Quote", "Requirement", "quote"]
 
 Estimate = Callable[[Rate, CallRequest], Decimal | float | str]
 """What to hold for a call instead of the most that it can cost. Its name is in the 402."""
@@ -88,3 +89,15 @@ def _bounds(rate: Rate, request: CallRequest) -> Counts | None:
 
 def _name_of(estimate: Estimate) -> str:
     return str(getattr(estimate, "name", None) or getattr(estimate, "__name__", type(estimate).__name__))
+
+
+class Requirement(Protocol):
+    """What a customer's plan has to include, apart from the balance."""
+
+    def check(self, record: CustomerRecord, *, model: str, credits: Decimal) -> None:  # noqa: A002 - Autumn's own word
+        """Return if the customer may make the call.
+
+        Raises:
+            NotEntitled: They may not.
+        """
+        ...

@@ -1,0 +1,136 @@
+"""The ways into a charge that lead past HTTP: for workers, WebSockets and scripts."""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from decimal import Decimal
+from typing import Any
+
+from fastapi import WebSocketDisconnect
+from starlette.requests import ClientDisconnect
+
+from fastapi_autumn._identity import customer_from, entity_from
+from fastapi_autumn._scope import Runtime, current_request
+from fastapi_autumn.charge import Budget, Charge, Estimate, Failed
+from fastapi_autumn.errors import ConfigurationError
+from fastapi_autumn.models import Customer
+from fastapi_autumn.pricing import CallRequest
+from fastapi_autumn.settlement import Charging
+
+__all__ = ["Doors"]
+
+_GONE = (WebSocketDisconnect, ClientDisconnect)
+
+
+class Doors(ABC):
+    """What `Autumn` does for those who have no route."""
+
+    @abstractmethod
+    def running(self) -> AbstractAsyncContextManager[Runtime]:
+        """Have what is needed to charge."""
+
+    @asynccontextmanager
+    async def charge(
+        self,
+        customer: Customer | str,
+        model: str,
+        *,
+        feature_id: str | None = None,
+        entity_id: str | None = None,
+        properties: Mapping[str, Any] | None = None,
+        charging: Charging | None = None,
+        credits: Decimal | float | str | None = None,  # noqa: A002 - Autumn's own word
+        request: CallRequest | Mapping[str, Any] | bytes | str | None = None,
+        estimate: Estimate | None = None,
+        failed: Failed = "nothing",
+    ) -> AsyncIterator[Charge]:
+        """Charge for what happens inside, outside of HTTP: in a worker, a WebSocket, a script.
+
+        A model whose price is a rate needs to know what the call can use at most: from `request`, the arguments of the
+        model call or the JSON of it, or from `credits` or `estimate`, what to hold instead.
+
+        An exception, or a cancellation, gives the credits back. A caller who has left (`WebSocketDisconnect`,
+        `ClientDisconnect`) pays as on a route, and inside of a request that the middleware covers, the end of the
+        request says whether a cancellation means that. The customer is created if need be.
+
+        Raises:
+            ConfigurationError: `customer` is no id that Autumn would take.
+            UnknownModel: The price list does not have the model.
+            Unbounded: Nothing says what a call with a rate can use at most.
+            InsufficientCredits: The balance does not cover it.
+            Unavailable: Autumn gave neither a yes nor a no, and `on_unavailable` is `deny`.
+        """
+        async with (
+            self.running() as runtime,
+            runtime.charges.charge(
+                _payer(customer),
+                model,
+                feature_id=feature_id,
+                entity_id=entity_from(entity_id),
+                properties=properties,
+                charging=charging,
+                credits=credits,
+                request=request,
+                estimate=estimate,
+                failed=failed,
+                gone=_GONE,
+                leave_to_request=_leave_to_request(),
+            ) as charge,
+        ):
+            yield charge
+
+    @asynccontextmanager
+    async def budget(
+        self,
+        customer: Customer | str,
+        credits: Decimal | float | str,  # noqa: A002 - Autumn's own word
+        *,
+        name: str = "budget",
+        feature_id: str | None = None,
+        entity_id: str | None = None,
+        properties: Mapping[str, Any] | None = None,
+        failed: Failed = "used",
+    ) -> AsyncIterator[Budget]:
+        """Hold `credits` for a run of many model calls, each of which is a `step` of it, and charge what those use.
+
+            async with autumn.budget("ada", 50) as budget:
+                async with budget.step("gpt-4o", request=arguments) as step:
+                    step.used(await client.chat.completions.create(**arguments))
+
+        The block ends as that of `charge` does, but a failure costs what the steps used, and so does a process that
+        dies; `failed="nothing"` gives everything back. `name` stands for the model in Autumn's events.
+
+        Raises:
+            ConfigurationError: `customer` is no id that Autumn would take.
+            InsufficientCredits: The balance does not cover it.
+            Unavailable: As `charge`.
+        """
+        async with (
+            self.running() as runtime,
+            runtime.charges.budget(
+                _payer(customer),
+                credits,
+                name=name,
+                feature_id=feature_id,
+                entity_id=entity_from(entity_id),
+                properties=properties,
+                failed=failed,
+                gone=_GONE,
+                leave_to_request=_leave_to_request(),
+            ) as budget,
+        ):
+            yield budget
+
+
+def _payer(customer: Customer | str) -> Customer:
+    payer = customer_from(customer)
+    if payer is None:
+        raise ConfigurationError("There is nobody to charge: the id of the customer is not one that Autumn takes.")
+    return payer
+
+
+def _leave_to_request() -> Callable[..., None] | None:
+    """Return what leaves a charge to the request around it; None where there is none."""
+    request = current_request.get()
+    # A task may outlive the request which started it: a queue's worker, a job that was accepted with a 202.
+    return None if request is None or request.outcome is not None else request.adopt
