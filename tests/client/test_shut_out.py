@@ -8,7 +8,7 @@ from pydantic_core import from_json, to_json
 
 from client.test_pressure import Clock, Gate, Steady, client_of
 from fastapi_autumn.client._pressure import Breakers
-from fastapi_autumn.errors import Overloaded, ServerFailure
+from fastapi_autumn.errors import CircuitOpen, Overloaded, ServerFailure
 from fastapi_autumn.transports import Answer
 
 
@@ -37,7 +37,7 @@ async def test_a_customer_whose_calls_alone_fail_shuts_nobody_else_out():
     for _ in range(100):
         with pytest.raises(Overloaded):
             await client.balances.check("poison", "ai_usage")
-    assert seen == [ServerFailure] * 10 + [Overloaded] * 90
+    assert seen == [ServerFailure] * 10 + [CircuitOpen] * 90
     assert (await client.balances.check("ada", "ai_usage")).allowed
 
 

@@ -14,6 +14,7 @@ from fastapi_autumn.errors import ConnectFailed, NoAnswer, UnexpectedAnswer
 from fastapi_autumn.transports import _httptools
 from transports.scripted_server import Connection, plain, post, read_request, serve, serve_in_a_thread
 
+DONE = b'{"success": true}'
 OTHER = plain(b'"of somebody else"')
 LATE = {
     "an answer": OTHER,
@@ -206,6 +207,37 @@ async def test_a_connection_that_is_an_answer_behind_is_left():
             answer = await client.balances.check("bob", "ai_usage", required_balance=3)
 
     assert (answer.required_balance, server.connections) == (3, 2)
+
+
+async def test_an_answer_that_names_nobody_is_never_that_of_another_call():
+    """A finalize that is answered twice does not answer the next one; over a connection that carried a check it may."""
+
+    async def handler(connection: Connection) -> None:
+        is_behind = False
+        while True:
+            asked = from_json((await connection.read_request()).body)
+            if is_behind or asked.get("lock_id") == "twice":
+                await connection.answer(DONE)
+                is_behind = True
+            elif "lock_id" in asked:
+                finalized.append(asked["lock_id"])
+                await connection.answer(DONE)
+            else:
+                checked = {"customer_id": asked["customer_id"], "allowed": True, "balance": None}
+                await connection.answer(to_json(checked))
+
+    finalized: list[str] = []
+    async with serve(handler) as server:
+        settings = AutumnSettings(_env_file=None, base_url=server.url)
+        async with AutumnClient(settings, secret_key="am_sk_test_abcdef") as client:
+            await client.balances.finalize("twice", "confirm")
+            await client.balances.finalize("one", "confirm")
+            assert (finalized, server.connections) == (["one"], 2)
+            for number in range(4):
+                await client.balances.check("ada", "ai_usage")
+                await client.balances.finalize(f"more-{number}", "confirm")
+
+    assert (len(finalized), server.connections) == (5, 2)
 
 
 @pytest.mark.parametrize("connect", ["httpx"], indirect=True)

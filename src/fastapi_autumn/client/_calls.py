@@ -34,7 +34,7 @@ from fastapi_autumn.errors import (
     rejection,
 )
 from fastapi_autumn.settings import API_VERSION
-from fastapi_autumn.transports import Answer, Transport
+from fastapi_autumn.transports import Answer, ReusingTransport, Transport
 
 __all__ = ["Caller", "Repeat", "parse"]
 
@@ -69,6 +69,7 @@ class Caller:
     ) -> None:
         self.clock = RemoteClock(machine)
         self._transport = transport
+        self._in_step = {"in_step": True} if isinstance(transport, ReusingTransport) else {}
         self._secret_key = secret_key
         self._max_retries = max_retries
         self._limiters = limiters
@@ -105,18 +106,26 @@ class Caller:
         Raises:
             UnsendableRequest: JSON cannot write `body`, or no header can carry the key.
         """
-        answer = await self.ask(operation, body, idempotency_key=idempotency_key, repeat=repeat)
+        answer = await self.ask(operation, body, idempotency_key=idempotency_key, repeat=repeat, is_named=False)
         return _json_answer(operation, answer)
 
     async def get(self, path: str) -> Answer:
         """Read `/v1/{path}`, such as `organization/me`, and return Autumn's 2xx answer, whose body is JSON."""
-        answer = await self._send("GET", path, b"", customer="", idempotency_key=None, repeat=Repeat.IDEMPOTENT)
+        answer = await self._send(
+            "GET", path, b"", customer="", idempotency_key=None, repeat=Repeat.IDEMPOTENT, is_named=False
+        )
         return _json_answer(path, answer)
 
     async def ask(
-        self, operation: str, body: Mapping[str, Any] | Sequence[Any], *, idempotency_key: str | None, repeat: Repeat
+        self,
+        operation: str,
+        body: Mapping[str, Any] | Sequence[Any],
+        *,
+        idempotency_key: str | None,
+        repeat: Repeat,
+        is_named: bool,
     ) -> Answer:
-        """Send one operation and return Autumn's 2xx answer unread."""
+        """Send one operation and return Autumn's 2xx answer unread; `is_named` if it names whom it is about."""
         return await self._send(
             "POST",
             operation,
@@ -124,6 +133,7 @@ class Caller:
             customer=(body.get("customer_id") or "") if isinstance(body, Mapping) else "",
             idempotency_key=idempotency_key,
             repeat=repeat,
+            is_named=is_named,
         )
 
     async def _send(
@@ -135,8 +145,11 @@ class Caller:
         customer: str,
         idempotency_key: str | None,
         repeat: Repeat,
+        is_named: bool,
     ) -> Answer:
         headers = self._headers
+        # On a connection that is an answer behind, an answer that names nobody could be that of another call.
+        way = {} if is_named else self._in_step
         if idempotency_key:
             headers = {**headers, "idempotency-key": _sendable(operation, idempotency_key)}
         lane = self.lane or lane_of(operation)
@@ -145,9 +158,10 @@ class Caller:
         may_have_happened = False
         while True:
             try:
-                await limiter.acquire(operation, lane, customer)
+                if not limiter.take_now(lane, customer):
+                    await limiter.acquire(operation, lane, customer)
                 try:
-                    return await self._attempt(method, operation, content, headers, (lane, customer))
+                    return await self._attempt(method, operation, content, headers, (lane, customer), way=way)
                 finally:
                     limiter.release(lane, customer)
             except Unavailable as error:
@@ -162,7 +176,14 @@ class Caller:
                 await asyncio.sleep(pause)
 
     async def _attempt(
-        self, method: str, operation: str, content: bytes, headers: Mapping[str, str], place: tuple[Lane, str]
+        self,
+        method: str,
+        operation: str,
+        content: bytes,
+        headers: Mapping[str, str],
+        place: tuple[Lane, str],
+        *,
+        way: Mapping[str, bool],
     ) -> Answer:
         lane, customer = place
         breakers = self._breakers[lane]
@@ -170,7 +191,7 @@ class Caller:
         sent = self._machine.steady()
         try:
             answer = await self._transport.request(
-                method, f"/v1/{operation}", body=content, headers=headers, bearer=self._secret_key
+                method, f"/v1/{operation}", body=content, headers=headers, bearer=self._secret_key, **way
             )
             self._judge(operation, answer)
         except AutumnError as error:
@@ -230,7 +251,9 @@ class Caller:
             verified: Refuse a 202, with which Autumn puts the work off or fails open.
             about: Tells whether the answer names whom it was asked about, so that two mixed up on the way show.
         """
-        answer = await self.ask(operation, body, idempotency_key=idempotency_key, repeat=repeat)
+        answer = await self.ask(
+            operation, body, idempotency_key=idempotency_key, repeat=repeat, is_named=about is not None
+        )
         if verified and answer.status == _ACCEPTED:
             raise NotVerified(operation, "Autumn answered 202 without looking at the balance", status=answer.status)
         return self.understand(model, operation, answer, about=about)
@@ -243,9 +266,8 @@ class Caller:
         try:
             return parse(model, operation, answer, about=about)
         except UnexpectedAnswer:
-            start_afresh = getattr(self._transport, "start_afresh", None)
-            if start_afresh is not None:
-                start_afresh()
+            if isinstance(self._transport, ReusingTransport):
+                self._transport.start_afresh()
             raise
 
 

@@ -59,7 +59,9 @@ class Customers:
 
     async def _confirm(self, customer: models.Customer) -> "Confirmation":
         body = _body(customer)
-        answer = await self._caller.ask(_GET_OR_CREATE, body, idempotency_key=None, repeat=Repeat.IDEMPOTENT)
+        answer = await self._caller.ask(
+            _GET_OR_CREATE, body, idempotency_key=None, repeat=Repeat.IDEMPOTENT, is_named=True
+        )
         if answer.body.startswith(b'{"id":%b,' % to_json(customer.id)) and b'"usage_limits"' not in answer.body:
             # As Autumn writes it, and as nearly always: whom it is about stands first, and nothing else matters.
             return Confirmation(has_usage_limit=False, answer=answer)

@@ -68,6 +68,8 @@ class Limiter:
         self._most_waiting = waiting
         self._patience = patience
         self._in_flight = 0
+        # If each lane kept its slots and used none of them.
+        self._free_at_least = limit - self._reserve * (len(Lane) - 1)
         self._of_lane: dict[Lane, int] = dict.fromkeys(Lane, 0)
         self._of_customer: dict[str, int] = {}
         self._waiting = 0
@@ -79,15 +81,21 @@ class Limiter:
         Raises:
             Overloaded: The queue is full, or waiting took too long.
         """
-        # Nearly always there is enough even if nobody uses what is kept for them, and counting is spared.
-        if self._has_share(customer, self._free_at_least()) or self._has_share(customer, self._free(lane)):
-            self._take(lane, customer)
-        else:
+        if not self.take_now(lane, customer):
             await self._wait(operation, (lane, customer))
+
+    def take_now(self, lane: Lane, customer: str) -> bool:
+        """Take a slot if one is free for this customer, as `acquire` does, without ever waiting."""
+        # Nearly always there is enough even if nobody uses what is kept for them, and counting is spared.
+        if self._has_share(customer, self._free_at_least) or self._has_share(customer, self._free(lane)):
+            self._take(lane, customer)
+            return True
+        return False
 
     def release(self, lane: Lane, customer: str) -> None:
         """Give a slot back, to the next in turn who may have it."""
         self._in_flight -= 1
+        self._free_at_least += 1
         self._of_lane[lane] -= 1
         left = self._of_customer[customer] - 1
         if left:
@@ -106,14 +114,12 @@ class Limiter:
                     free -= self._reserve - taken
         return free
 
-    def _free_at_least(self) -> int:
-        return self._limit - self._in_flight - self._reserve * (len(Lane) - 1)
-
     def _has_share(self, customer: str, free: int) -> bool:
         return free > 0 and (not customer or self._of_customer.get(customer, 0) * _SHARE < free)
 
     def _take(self, lane: Lane, customer: str) -> None:
         self._in_flight += 1
+        self._free_at_least -= 1
         self._of_lane[lane] += 1
         self._of_customer[customer] = self._of_customer.get(customer, 0) + 1
 
@@ -206,6 +212,8 @@ class Breaker:
         Raises:
             CircuitOpen: Autumn is taken to be down, and it is not yet time to look again.
         """
+        if not self._failed:
+            return self._opened
         self.refuse(operation)
         return self.begin()
 
@@ -257,10 +265,10 @@ class Breakers:
 
     def before(self, operation: str, customer: str) -> _Begun:
         """Let a call through, as `Breaker.before` does; `customer` is empty for calls that are nobody's."""
-        own = self._own.get(customer)
-        self._all.refuse(operation)
+        own = self._own.get(customer) if self._own else None
         if own is None:
-            return self._all.begin(), 0
+            return self._all.before(operation), 0
+        self._all.refuse(operation)
         own.refuse(operation)
         return self._all.begin(), own.begin()
 
@@ -268,7 +276,8 @@ class Breakers:
         """Learn from how a call ended."""
         for_all, for_own = began
         if not isinstance(error, ConnectFailed | NoAnswer | ServerFailure):
-            self._own.pop(customer, None)
+            if self._own:
+                self._own.pop(customer, None)
         elif customer:
             own = self._own.setdefault(customer, Breaker(self._now))
             self._own.move_to_end(customer)

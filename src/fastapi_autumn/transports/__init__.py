@@ -9,11 +9,19 @@ import httpx
 
 from fastapi_autumn.settings import AutumnSettings
 from fastapi_autumn.transports._asgi import AsgiTransport
-from fastapi_autumn.transports._base import Answer, Transport
+from fastapi_autumn.transports._base import Answer, ReusingTransport, Transport
 from fastapi_autumn.transports._httptools import HttptoolsTransport
 from fastapi_autumn.transports._httpx import HttpxTransport
 
-__all__ = ["Answer", "AsgiTransport", "HttptoolsTransport", "HttpxTransport", "Transport", "transport_for"]
+__all__ = [
+    "Answer",
+    "AsgiTransport",
+    "HttptoolsTransport",
+    "HttpxTransport",
+    "ReusingTransport",
+    "Transport",
+    "transport_for",
+]
 
 
 def transport_for(settings: AutumnSettings, *, http_client: httpx.AsyncClient | None = None) -> Transport:

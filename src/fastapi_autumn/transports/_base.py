@@ -1,13 +1,21 @@
 """What a transport is, and what all of them refuse."""
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from pydantic import SecretStr
 
 from fastapi_autumn.errors import UnsendableRequest
 
-__all__ = ["LARGEST_ANSWER", "Answer", "Transport", "is_compressed", "refuse_unsendable", "without_key"]
+__all__ = [
+    "LARGEST_ANSWER",
+    "Answer",
+    "ReusingTransport",
+    "Transport",
+    "is_compressed",
+    "refuse_unsendable",
+    "without_key",
+]
 
 LARGEST_ANSWER = 16 * 1024 * 1024
 """Bytes of an answer's body. A page of Autumn's longest list has less than one megabyte."""
@@ -42,6 +50,32 @@ class Transport(Protocol):
 
     async def aclose(self) -> None:
         """Close what this transport opened, and nothing that it was given."""
+        ...
+
+
+@runtime_checkable
+class ReusingTransport(Transport, Protocol):
+    """One that uses connections again, and can be told when that is not safe."""
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes,
+        headers: Mapping[str, str],
+        bearer: SecretStr | None = None,
+        in_step: bool = False,
+    ) -> Answer:
+        """See `Transport.request`.
+
+        With `in_step` the answer will name nobody. It goes over a new connection, or one that has carried another kind
+        of request since the last of these: had that one been answered twice, it would have shown.
+        """
+        ...
+
+    def start_afresh(self) -> None:
+        """Use no idle connection again: what came on one was not the answer to what was asked."""
         ...
 
 

@@ -18,6 +18,7 @@ from fastapi_autumn.transports._reader import AnswerReader, MalformedAnswer
 __all__ = ["HttptoolsTransport"]
 
 _KEEP_ALIVE_SECONDS = 30.0
+_MOST_IDLE = 256
 _ROUNDS_TO_SETTLE = 3
 
 
@@ -52,18 +53,26 @@ class HttptoolsTransport:
         )
 
     async def request(
-        self, method: str, path: str, *, body: bytes, headers: Mapping[str, str], bearer: SecretStr | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes,
+        headers: Mapping[str, str],
+        bearer: SecretStr | None = None,
+        in_step: bool = False,
     ) -> Answer:
-        """See `Transport.request`."""
+        """See `ReusingTransport.request`."""
         if self._through_proxy is not None:
             return await self._through_proxy.request(method, path, body=body, headers=headers, bearer=bearer)
         refuse_unsendable(path, headers, bearer)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         pool = self._pool_of(loop)
-        connection = pool.take(loop.time())
+        connection = pool.take(loop.time(), in_step=in_step)
         if connection is None:
             connection = await self._connect(path, pool)
+        connection.is_in_step = not in_step
         answer = loop.create_future()
         connection.send(_head(f"{method} {path}", self._netloc, len(body), headers, bearer) + body, answer, deadline)
         try:
@@ -144,14 +153,20 @@ class _Pool:
     def forget(self, connection: "_Connection") -> None:
         self._open.pop(connection, None)
 
-    def take(self, now: float) -> "_Connection | None":
-        while self._idle:
+    def take(self, now: float, *, in_step: bool) -> "_Connection | None":
+        passed_over = []
+        taken = None
+        while self._idle and taken is None:
             connection = self._idle.pop()
+            if in_step and not connection.is_in_step:
+                passed_over.append(connection)
             # What has been idle for long may have been forgotten on the way, without a word to either end.
-            if now - connection.idle_since < _KEEP_ALIVE_SECONDS and connection.is_free():
-                return connection
-            connection.close()
-        return None
+            elif now - connection.idle_since < _KEEP_ALIVE_SECONDS and connection.is_free():
+                taken = connection
+            else:
+                connection.close()
+        self._idle.extend(reversed(passed_over))
+        return taken
 
     def give_back(self, connection: "_Connection", now: float) -> None:
         if not connection.may_be_kept():
@@ -159,6 +174,8 @@ class _Pool:
             connection.close()
             return
         while self._idle and self._idle[0].idle_since < now - _KEEP_ALIVE_SECONDS:
+            self._idle.popleft().close()
+        if len(self._idle) >= _MOST_IDLE:
             self._idle.popleft().close()
         connection.idle_since = now
         self._idle.append(connection)
@@ -183,6 +200,8 @@ class _Connection(asyncio.Protocol):
     """One connection, with at most one request under way."""
 
     idle_since = 0.0
+    is_in_step = True
+    """Whether the last request was one whose answer names whom it is for."""
 
     def __init__(self, pool: _Pool) -> None:
         self.lost = asyncio.Event()
