@@ -101,6 +101,62 @@ async def test_a_caller_who_leaves_a_websocket_pays(tmp_path, refund_on_disconne
         assert await service.used() == paid
 
 
+@pytest.mark.parametrize(
+    ("error", "paid"), [(None, 5), (ValueError(), 0), (WebSocketDisconnect(1001), 5), (asyncio.CancelledError(), 0)]
+)
+async def test_hooks_of_a_framework_open_and_close(tmp_path, error, paid):
+    """A charge without a block ends as a block would, and the first end counts."""
+    service = Service(tmp_path)
+    async with service.autumn.running():
+        charge = await service.autumn.open("ada", "large")
+        service.autumn.close(charge, error)
+        service.autumn.close(charge, ValueError("a hook that runs twice"))
+
+        assert await service.used() == paid
+
+
+@pytest.mark.parametrize(("path", "paid"), [("forgets", 5), ("fails", 0), ("is-cancelled", 0), ("closes", 0)])
+async def test_what_no_hook_closes_ends_with_the_request(tmp_path, path, paid):
+    """Inside of a request the end of the request decides, also about a call that was cancelled."""
+    service = Service(tmp_path)
+
+    @service.app.post("/ai/{how}")
+    async def chat(how: str) -> str:
+        charge = await service.autumn.open("ada", "large")
+        if how == "fails":
+            raise ValueError(how)
+        if how == "is-cancelled":
+            service.autumn.close(charge, asyncio.CancelledError())
+            assert not charge.closed
+        if how == "closes":
+            service.autumn.close(charge, ValueError(how))
+        return how
+
+    async with service.calling() as client:
+        await client.post(f"/ai/{path}")
+
+        assert await service.used() == paid
+
+
+async def test_a_batch_is_one_charge(tmp_path):
+    """`credits` says what all of it costs, and `settle` what of it was done."""
+    service = Service(tmp_path)
+    async with service.autumn.running():
+        async with service.autumn.charge("ada", "large", credits=5 * 4) as charge:
+            charge.settle(5 * 3)
+
+        assert await service.used() == 15
+
+
+@pytest.mark.parametrize("customer", ["", "two words"])
+async def test_open_charges_nobody_neither(tmp_path, customer):
+    """An id that Autumn would mistake is an error before anything is sent."""
+    service = Service(tmp_path)
+    async with service.autumn.running():
+        with pytest.raises(ConfigurationError, match="nobody to charge"):
+            await service.autumn.open(customer, "large")
+
+
 async def test_a_limit_on_time_that_the_handler_explains_is_a_failure(tmp_path):
     """The caller stayed to the end, so it was not they who had the work cancelled, whatever the status says."""
     service = Service(tmp_path)

@@ -1,10 +1,11 @@
 """The ways into a charge that lead past HTTP: for workers, WebSockets and scripts."""
 
 from abc import ABC, abstractmethod
+from asyncio import CancelledError
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from fastapi import WebSocketDisconnect
 from starlette.requests import ClientDisconnect
@@ -15,11 +16,24 @@ from fastapi_autumn.charge import Budget, Charge, Estimate, Failed
 from fastapi_autumn.errors import ConfigurationError
 from fastapi_autumn.models import Customer
 from fastapi_autumn.pricing import CallRequest
-from fastapi_autumn.settlement import Charging
+from fastapi_autumn.settlement import Charging, Outcome
 
 __all__ = ["Doors"]
 
 _GONE = (WebSocketDisconnect, ClientDisconnect)
+
+
+class ChargeOptions(TypedDict, total=False):
+    """See `Doors.charge`."""
+
+    feature_id: str | None
+    entity_id: str | None
+    properties: Mapping[str, Any] | None
+    charging: Charging | None
+    credits: Decimal | float | str | None
+    request: CallRequest | Mapping[str, Any] | bytes | str | None
+    estimate: Estimate | None
+    failed: Failed
 
 
 class Doors(ABC):
@@ -28,6 +42,11 @@ class Doors(ABC):
     @abstractmethod
     def running(self) -> AbstractAsyncContextManager[Runtime]:
         """Have what is needed to charge."""
+
+    @property
+    @abstractmethod
+    def _now_running(self) -> Runtime:
+        """What runs in the current event loop; a ConfigurationError if nothing does."""
 
     @asynccontextmanager
     async def charge(
@@ -78,6 +97,38 @@ class Doors(ABC):
             ) as charge,
         ):
             yield charge
+
+    async def open(self, customer: Customer | str, model: str, **options: Unpack[ChargeOptions]) -> Charge:
+        """Charge as `charge` does where no block can stand around the call: in the hooks of a framework.
+
+        `close` ends it. What nobody closes ends with its request, where the middleware covers one; elsewhere it is
+        given back when this process ends.
+
+        Raises:
+            ConfigurationError: Autumn is not running, or `customer` is no id that Autumn would take.
+            UnknownModel, Unbounded, InsufficientCredits, Unavailable: As `charge`.
+        """
+        asked: Any = {**options, "entity_id": entity_from(options.get("entity_id"))}
+        charge = await self._now_running.charges.open(_payer(customer), model, **asked)
+        leave_to_request = _leave_to_request()
+        if leave_to_request is not None:
+            leave_to_request(charge, cancelled=False)
+        return charge
+
+    def close(self, charge: Charge, error: BaseException | None = None) -> None:
+        """End a charge that `open` began: it is kept, or it ends as the block of `charge` would with `error`.
+
+        The first end counts, so a hook that runs twice does no harm.
+        """
+        request = current_request.get()
+        if error is None:
+            charge.finish(Outcome.DONE)
+        elif isinstance(error, _GONE):
+            charge.finish(Outcome.GONE)
+        elif isinstance(error, Exception) or request is None or charge not in request.charges:
+            charge.finish(Outcome.FAILED)
+        elif isinstance(error, CancelledError):
+            request.cancelled.append(charge)
 
     @asynccontextmanager
     async def budget(
