@@ -40,7 +40,9 @@ async def test_in_progress(talk):
     async with talk.service.calling() as client:
         first = asyncio.create_task(client.post("/ai/chat", json=ask("waits"), headers=KEY))
         await until(lambda: talk.ran)
-        second = await client.post("/ai/chat", json=ask("waits"), headers=KEY)
+        # An attempt that was served would wait for what comes only after it.
+        async with asyncio.timeout(60):
+            second = await client.post("/ai/chat", json=ask("waits"), headers=KEY)
         talk.go_on.set()
 
         assert code(second) == (409, "in_progress")

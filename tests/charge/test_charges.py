@@ -363,7 +363,9 @@ async def test_decided_in_a_thread(bench):
         *(asyncio.to_thread(charge.settle, "0.5") for charge in charges),
     )
     await asyncio.sleep(0)
-    await bench.settle()
+    # Long enough for any machine: a writer that was woken up from elsewhere never comes to it.
+    async with asyncio.timeout(60):
+        await bench.settle()
 
     assert sum(decided) == 20
     assert bench.used == sum(charge.cost for charge in charges)
