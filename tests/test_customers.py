@@ -166,24 +166,6 @@ async def test_a_forgotten_customer_has_no_limit_either(autumn: CustomersOnly) -
     assert not registry.has_usage_limit(ADA)
 
 
-async def test_an_email_that_autumn_refuses_is_left_out(autumn: CustomersOnly, caplog) -> None:
-    """Its owner can be charged all the same; the log says whose it is, and not what it is."""
-    refused = {"code": "invalid_inputs", "message": "email: not a valid email address"}
-
-    class Strict(CustomersOnly):
-        async def request(self, method: str, path: str, *, body: bytes, **options: Any) -> Answer:
-            answer = await super().request(method, path, body=body, **options)
-            return Answer(400, {}, json.dumps(refused).encode()) if "email" in self.asked[-1] else answer
-
-    strict = Strict()
-    registry = known(strict)
-    await registry.exists(ADA)
-    await registry.record(ADA)
-    assert [asked.get("email") for asked in strict.asked] == [ADA.email, None, None]
-    assert caplog.text.count("ada is kept at Autumn without") == 1
-    assert "private.example" not in caplog.text
-
-
 async def test_record_asks_even_where_a_confirmation_is_recent(autumn: CustomersOnly) -> None:
     """A balance on a page has to be the one of now."""
     registry = known(autumn, ttl=60)

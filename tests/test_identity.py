@@ -151,3 +151,22 @@ async def test_display_name_is_no_identity(tmp_path):
     async with service.calling() as client:
         assert (await client.post("/ai/chat", json={"model": "large"})).status_code == 500
         assert (await service.autumn.client.customers.list()).list == ()
+
+
+async def test_an_email_that_autumn_refuses_is_left_out(tmp_path, caplog):
+    """Its owner is charged all the same; the log says once whose it is, and not what it is."""
+    service = Service(tmp_path, identify=lambda _: Customer("ada", name="Ada", email="nowhere"))
+
+    @service.app.post("/ai/chat")
+    async def chat(charge: ModelCharge) -> str:
+        return charge.id
+
+    async with service.calling() as client:
+        for _ in range(3):
+            assert (await client.post("/ai/chat", json={"model": "large"})).status_code == 200
+        record = await service.autumn.client.customers.get("ada")
+
+        assert (record.name, record.email) == ("Ada", None)
+        assert caplog.text.count("ada is kept at Autumn without their e-mail address") == 1
+        assert "nowhere" not in caplog.text
+        assert await service.used() == 15
