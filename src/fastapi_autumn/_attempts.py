@@ -97,9 +97,13 @@ async def _release(state: RequestState, claiming: asyncio.Task[Attempt | Conflic
         await _note(state, found, standing_after(found, Outcome.FAILED, found.paid), found.paid)
 
 
-def charged_for(payer: Customer, model: str, feature_id: str | None, entity_id: str | None) -> str:
-    """Name what a gate charges for and whom, which need not be in the body: either may come from a header."""
-    return _digest(*("" if part is None else f"={part}" for part in (payer.id, model, feature_id, entity_id)))
+def charged_for(payer: Customer, *what: object) -> str:
+    """Name whom a gate charges and what for, down to the price.
+
+    None of it needs to be in the body: a payer may come from a header, and another service that shares the database, or
+    this one after its prices have gone up, may serve the next attempt.
+    """
+    return _digest(*("" if part is None else f"={part}" for part in (payer.id, *what)))
 
 
 def paid_before(state: RequestState, attempt: Attempt, what: str) -> PaidCharge | None:

@@ -11,7 +11,7 @@ from fastapi import WebSocketDisconnect
 from starlette.requests import ClientDisconnect
 
 from fastapi_autumn._identity import customer_from, entity_from
-from fastapi_autumn._scope import Runtime, current_request
+from fastapi_autumn._scope import Runtime, surrounding
 from fastapi_autumn.charge import Budget, Charge, Estimate, Failed
 from fastapi_autumn.errors import ConfigurationError
 from fastapi_autumn.models import Customer
@@ -93,7 +93,7 @@ class Doors(ABC):
                 estimate=estimate,
                 failed=failed,
                 gone=_GONE,
-                leave_to_request=_leave_to_request(),
+                leave_to_request=_leave_to_request(runtime),
             ) as charge,
         ):
             yield charge
@@ -109,8 +109,9 @@ class Doors(ABC):
             UnknownModel, Unbounded, InsufficientCredits, Unavailable: As `charge`.
         """
         asked: Any = {**options, "entity_id": entity_from(options.get("entity_id"))}
-        charge = await self._now_running.charges.open(_payer(customer), model, **asked)
-        leave_to_request = _leave_to_request()
+        runtime = self._now_running
+        charge = await runtime.charges.open(_payer(customer), model, **asked)
+        leave_to_request = _leave_to_request(runtime)
         if leave_to_request is not None:
             leave_to_request(charge, cancelled=False)
         return charge
@@ -120,7 +121,7 @@ class Doors(ABC):
 
         The first end counts, so a hook that runs twice does no harm.
         """
-        request = current_request.get()
+        request = surrounding(self._now_running)
         if error is None:
             charge.finish(Outcome.DONE)
         elif isinstance(error, _GONE):
@@ -167,7 +168,7 @@ class Doors(ABC):
                 properties=properties,
                 failed=failed,
                 gone=_GONE,
-                leave_to_request=_leave_to_request(),
+                leave_to_request=_leave_to_request(runtime),
             ) as budget,
         ):
             yield budget
@@ -180,8 +181,7 @@ def _payer(customer: Customer | str) -> Customer:
     return payer
 
 
-def _leave_to_request() -> Callable[..., None] | None:
+def _leave_to_request(runtime: Runtime) -> Callable[..., None] | None:
     """Return what leaves a charge to the request around it; None where there is none."""
-    request = current_request.get()
-    # A task may outlive the request which started it: a queue's worker, a job that was accepted with a 202.
-    return None if request is None or request.outcome is not None else request.adopt
+    request = surrounding(runtime)
+    return None if request is None else request.adopt

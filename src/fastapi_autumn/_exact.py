@@ -3,7 +3,7 @@
 import decimal
 from contextlib import AbstractContextManager
 
-__all__ = ["exact"]
+__all__ = ["exact", "representable"]
 
 _CONTEXT = decimal.Context(
     prec=60,
@@ -15,3 +15,9 @@ _CONTEXT = decimal.Context(
 def exact() -> AbstractContextManager[decimal.Context]:
     """Return a context in which no sum or difference of credits is rounded. It holds for the task that enters it."""
     return decimal.localcontext(_CONTEXT)
+
+
+def representable(amount: decimal.Decimal) -> decimal.Decimal:
+    """Return the nearest amount that a JSON number carries without loss: Autumn reads doubles."""
+    nearest = decimal.Decimal(repr(float(amount)))
+    return amount if nearest == amount else nearest

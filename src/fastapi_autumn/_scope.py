@@ -31,6 +31,7 @@ __all__ = [
     "header_of",
     "request_state",
     "share",
+    "surrounding",
     "watch_route",
 ]
 
@@ -108,6 +109,18 @@ class RequestState:
 
 
 current_request: ContextVar[RequestState | None] = ContextVar("fastapi_autumn_request", default=None)
+
+
+def surrounding(runtime: Runtime) -> RequestState | None:
+    """Return the request in which the running task works, or None.
+
+    A task that outlived the request which started it is in none: a queue's worker, a job that was accepted with a 202.
+    Neither is one in an event loop of its own, whose charges nobody could end from here.
+    """
+    state = current_request.get()
+    if state is None or state.outcome is not None or state.runtime.outbox is not runtime.outbox:
+        return None
+    return state
 
 
 def share(scope: MutableMapping[str, Any], state: RequestState) -> None:

@@ -153,6 +153,10 @@ async def _bad_key(line: Line, arrive: Any, operation: str, key: str | None) -> 
     return _says(401, "invalid_secret_key")
 
 
+async def _refused_for_another_reason(line: Line, arrive: Any, operation: str, key: str | None) -> Answer:
+    return _says(400, "invalid_inputs")
+
+
 async def _meanwhile(line: Line, arrive: Any, operation: str, key: str | None) -> Answer:
     assert line.meanwhile is not None
     happened = line.meanwhile()
@@ -178,6 +182,7 @@ FAULTS = {
     "a stranger's redirect after the work": _strangers_redirect,
     "429": _rate_limited,
     "401": _bad_key,
+    "400": _refused_for_another_reason,
     "meanwhile": _meanwhile,
 }
 

@@ -20,10 +20,11 @@ from fastapi_autumn.errors import (
     Unavailable,
     UnknownModel,
 )
+from fastapi_autumn.settlement import Outcome
 from fastapi_autumn.settlement.entry import Doubt
 from settlement.entries import freeze
 
-NO_ANSWER = [kind for kind in FAULTS if kind not in {"none", "meanwhile", "401"}]
+NO_ANSWER = [kind for kind in FAULTS if kind not in {"none", "meanwhile", "401", "400"}]
 WAYS = ["deduct", "hold"]
 
 
@@ -416,6 +417,46 @@ async def test_a_call_that_is_not_billed(bench):
 
     assert bench.line.calls == []
     assert "0 credits of ada" in repr(charge)
+
+
+@pytest.mark.parametrize("cost", [0, 2, 8])
+@pytest.mark.parametrize("charging", ["deduct", "hold"])
+async def test_what_the_application_says_after_the_caller_left(bench, charging, cost):
+    """A generator in a thread is told of a hang-up when the request is over, and what it settles then still counts."""
+    charge = await bench.open(charging=charging)
+    charge.finish(Outcome.GONE)
+    await bench.round()
+    assert charge.settle(cost)
+    assert not charge.settle(9)
+    await bench.settle()
+
+    assert (bench.used, charge.cost) == (cost, cost)
+    assert await bench.rows() == []
+
+
+@pytest.mark.parametrize("outcome", [Outcome.DONE, Outcome.FAILED])
+async def test_other_ends_are_final(bench, outcome):
+    """After an answer that was delivered, or failed, nothing that comes too late changes what it costs."""
+    charge = await bench.open()
+    charge.finish(outcome)
+    assert not charge.settle(8)
+    await bench.settle()
+
+    assert bench.used == charge.cost
+
+
+async def test_a_charge_whose_event_loop_is_gone(tmp_path, caplog):
+    """It cannot be ended here any more, says so, and keeps nobody from ending the others."""
+    opened = []
+
+    async def elsewhere():
+        async with bench_of() as bench:
+            opened.append(await bench.open())
+
+    await asyncio.to_thread(asyncio.run, elsewhere())
+    assert opened[0].refund()
+
+    assert "ends after its event loop" in caplog.text
 
 
 async def test_a_meter_that_raises_loses_no_refund(bench, monkeypatch):

@@ -4,7 +4,7 @@ import asyncio
 
 from charge.bench import bench_of
 from fastapi_autumn.charge import _event_log
-from fastapi_autumn.charge._event_log import EventLog
+from fastapi_autumn.charge._event_log import EventLog, Shown
 from settlement.entries import an_entry
 
 
@@ -26,7 +26,7 @@ async def test_look_ups_queue(monkeypatch):
             begun = asyncio.get_running_loop().time()
             for number in range(4):
                 await log.sum_of(an_entry(f"w-{number}"))
-            await log.net_of(an_entry(due_at=0))
+            await log.shown_for(an_entry(due_at=0))
             took = asyncio.get_running_loop().time() - begun
 
     # Each is let in a turn after the one before; the first page is in another line.
@@ -54,6 +54,6 @@ async def test_readings_are_forgotten_too(monkeypatch):
         log = EventLog(bench.client, now=bench.machine.wall_ms)
         for number in range(9):
             bench.line.emulator.call("customers.get_or_create", {"customer_id": f"c{number}"})
-            assert await log.net_of(an_entry(customer_id=f"c{number}", due_at=0)) == 0
+            assert await log.shown_for(an_entry(customer_id=f"c{number}", due_at=0)) == Shown()
 
     assert list(log._readings) == ["c6", "c7", "c8"]

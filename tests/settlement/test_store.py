@@ -54,7 +54,6 @@ async def test_what_is_written_is_read_back(store):
         cost=Decimal("9999999999.25"),
         taken=Decimal("-0.1"),
         required=Decimal("1E+3"),
-        unmoved=Decimal(-2),
         loose_feature="ai_credits",
         loose_id="grant",
         loose_until=NOW + 2,

@@ -358,8 +358,8 @@ class Budget(Charge, Steps):
             used = (used or _NOTHING) + self._pot.unknown(outcome=outcome)
         return super()._by_default(outcome, used)
 
-    def _close(self, decide: Callable[[Decimal | None], Verdict]) -> bool:
-        closed = super()._close(decide)
+    def _close(self, decide: Callable[[Decimal | None], Verdict], *, by_default: Outcome | None = None) -> bool:
+        closed = super()._close(decide, by_default=by_default)
         self._pot.close()
         return closed
 

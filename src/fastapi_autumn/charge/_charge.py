@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from fastapi_autumn.settlement import Entry, Outcome, Verdict, by_default
 from fastapi_autumn.settlement.replies import PaidCharge
 
 __all__ = ["Charge", "ending"]
+
+_log = logging.getLogger("fastapi_autumn")
 
 
 class Charge(Metered):
@@ -44,9 +47,11 @@ class Charge(Metered):
 
     __slots__ = (
         "_closed",
+        "_correct",
         "_end",
         "_entry",
         "_failed",
+        "_is_correctable",
         "_journal",
         "_lock",
         "_loop",
@@ -77,6 +82,7 @@ class Charge(Metered):
         request: CallRequest | None = None,
         failed: Failed = "nothing",
         journal: Callable[[Entry], None] | None = None,
+        correct: Callable[[Entry, Decimal, str], None] | None = None,
     ) -> None:
         super().__init__(model, rate=rate, bounds=bounds, request=request)
         self._end = end
@@ -86,6 +92,9 @@ class Charge(Metered):
         self._failed = failed
         # Notes what the call has used so far, where that is paid if the process dies.
         self._journal = journal if failed == "used" and entry.held else None
+        self._correct = correct
+        # Whether the charge ended because its caller left, and the application has not said what it comes to.
+        self._is_correctable = False
         self._loop = asyncio.get_running_loop()
         # Decides which of two threads closes the charge. The event loop never waits for it longer than for a flag.
         self._lock = threading.Lock()
@@ -144,7 +153,7 @@ class Charge(Metered):
 
     def finish(self, outcome: Outcome) -> None:
         """Close the charge the way the call ended, unless it is closed already."""
-        self._close(lambda used: self._by_default(outcome, used))
+        self._close(lambda used: self._by_default(outcome, used), by_default=outcome)
 
     def _by_default(self, outcome: Outcome, used: Decimal | None) -> Verdict:
         return by_default(
@@ -195,29 +204,53 @@ class Charge(Metered):
     def _details_of(self, reading: Reading) -> dict[str, Any]:
         return reading.properties()
 
-    def _close(self, decide: Callable[[Decimal | None], Verdict]) -> bool:
+    def _close(self, decide: Callable[[Decimal | None], Verdict], *, by_default: Outcome | None = None) -> bool:
         """Close the charge at what `decide` makes of the use, unless it is closed already."""
         with self._lock:
             if self._closed:
-                return False
+                return by_default is None and self._close_again(decide)
             reading = self._reading()
             verdict = decide(None if reading is None else reading.cost)
             if self._paid is not None and verdict.credits <= self._paid:
                 return False
             self._closed = True
+            self._is_correctable = by_default is Outcome.GONE
             self.cost = verdict.credits
         if self.credits:
             with exact():
                 cost = verdict.credits - (self._paid or 0)
             ended = self._entry._replace(cost=cost, reason=verdict.reason, details=self._details(reading))
-            if _is_running(self._loop):
-                self._end(ended)
-            else:
-                # What wakes the outbox up belongs to the event loop. A `def` handler runs in a thread of its own.
-                self._loop.call_soon_threadsafe(self._end, ended)
+            self._on_the_loop(self._end, ended)
         # Last, because a meter of the application's may raise. A call that was not billed counts, too.
         telemetry.charges.add(1, {"outcome": _kind(verdict, self.credits)})
         return True
+
+    def _close_again(self, decide: Callable[[Decimal | None], Verdict]) -> bool:
+        """Let the application say what a call comes to whose caller left before it could.
+
+        A generator that is not waiting itself, such as one that runs in a thread, is told of a hang-up only when the
+        request is over. If what it says then came too late, its callers could choose the price by hanging up.
+        """
+        if not self._is_correctable or self._correct is None:
+            return False
+        self._is_correctable = False
+        reading = self._reading()
+        verdict = decide(None if reading is None else reading.cost)
+        with exact():
+            difference = verdict.credits - self.cost
+        self.cost = verdict.credits
+        if difference:
+            self._on_the_loop(self._correct, self._entry, difference, verdict.reason)
+        return True
+
+    def _on_the_loop(self, do: Callable[..., None], *arguments: Any) -> None:
+        """Hand something to the outbox. What wakes it up belongs to its event loop; `def` handlers run in threads."""
+        if _is_running(self._loop):
+            do(*arguments)
+        elif not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(do, *arguments)
+        else:
+            _log.error("Charge %s ends after its event loop. Another process settles it as one that died.", self.id)
 
 
 @contextmanager

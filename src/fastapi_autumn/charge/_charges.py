@@ -23,7 +23,7 @@ from fastapi_autumn.errors import (
     Uncertain,
 )
 from fastapi_autumn.models import Balance, CheckResult, Customer
-from fastapi_autumn.pricing import PriceList
+from fastapi_autumn.pricing import PriceList, price_of
 from fastapi_autumn.pricing import credits as exact_credits
 from fastapi_autumn.settings import AutumnSettings
 from fastapi_autumn.settlement import Charging, Entry, ledger
@@ -172,6 +172,10 @@ class Charges:
         total = exact_credits(credits)
         return Budget(not_taken(entry), total=total, prices=self._prices, **self._of(customer, name))
 
+    async def price(self, model: str, *, credits: Decimal | float | str | None = None) -> object:  # noqa: A002 - as above
+        """Return what says how much a call costs: the amount, a rate, or None for a model without a price."""
+        return credits if credits is not None else await price_of(self._prices, model)
+
     def free(self, customer: Customer, model: str) -> Charge:
         """Return a charge over nothing, for a call that is not billed."""
         entry = self._entry(customer, self.settings.feature_id, Decimal(0), None, "deduct")
@@ -316,7 +320,20 @@ class Charges:
 
     def _of(self, customer: Customer, model: str) -> dict[str, Any]:
         """Return the arguments that all charges have in common."""
-        return {"customer": customer, "model": model, "settings": self.settings, "end": self._end}
+        return {
+            "customer": customer,
+            "model": model,
+            "settings": self.settings,
+            "end": self._end,
+            "correct": self._correct,
+        }
+
+    def _correct(self, entry: Entry, difference: Decimal, reason: str) -> None:
+        """Take or give back what a call comes to beyond what was settled already, as a charge of its own."""
+        own = self._entry(
+            Customer(entry.customer_id), entry.feature_id, abs(difference), entry.entity_id, entry.charging
+        )
+        self._end(not_taken(own)._replace(cost=difference, reason=reason))
 
     async def _admit(
         self, customer: Customer, model: str, price: Decimal, requirement: Requirement | None, *, confirm: bool

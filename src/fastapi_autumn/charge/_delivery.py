@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from fastapi_autumn import telemetry
 from fastapi_autumn._exact import exact
 from fastapi_autumn._machine import MACHINE, Machine
-from fastapi_autumn.charge._event_log import EventLog
+from fastapi_autumn.charge._event_log import SCAN_SLACK_MS, EventLog
 from fastapi_autumn.client import AutumnClient
 from fastapi_autumn.errors import (
     AutumnError,
@@ -46,6 +46,8 @@ _ROUNDING = Decimal("1e-9")
 _CLOCK_RESOLUTION_MS = 2_000
 """Autumn's answers tell its time in whole seconds."""
 _KEY_PROBLEMS = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+_NO_HOLD = "invalid_request"
+"""Autumn's code for a lock that it does not know. Any other no leaves the hold where it is."""
 
 
 class _Waits(Exception):
@@ -115,7 +117,7 @@ class Delivery:
         """
         # Whoever charged for longer than that wrote in between. If the worker's row does not know, the database comes
         # from a backup, and what the log shows of the time since was settled long ago.
-        until = worker.seen_at + self._silence_ms
+        until = worker.seen_at + self._silence_ms + SCAN_SLACK_MS
         found: dict[str, Entry] = {}
         async for event in self._log.events_since(worker.seen_at):
             charge = str(event.properties.get(ledger.CHARGE_ID, ""))
@@ -203,7 +205,7 @@ class Delivery:
         shown = await self._log.sum_of(entry)
         if not rule.is_enough(entry, shown):
             # A sum may lag behind the log itself, and nothing is given up for lost on the word of a sum.
-            shown = await self._log.net_of(entry)
+            shown = await self._moved(entry)
         # Before the first answer nobody knows how wrong this machine's clock is, so a look may have come too early.
         if entry.due_at - self._now() > _CLOCK_RESOLUTION_MS:
             raise _Waits(entry)
@@ -213,6 +215,14 @@ class Delivery:
         now = self._now()
         again = rule.sealed_again(entry, in_use=in_use, shown=shown, delay_ms=self._event_delay_ms, now=now)
         return self._when_due(again)
+
+    async def _moved(self, entry: Entry) -> Decimal:
+        """Return what the log says that this charge has moved, in units of the feature."""
+        shown = await self._log.shown_for(entry)
+        if shown.moved is None or shown.moved == shown.asked:
+            return shown.asked
+        required = entry.required or await self._rate(entry) or entry.credits
+        return shown.moved * entry.credits / required
 
     async def _track(self, value: Decimal, key: str, entry: Entry) -> Entry:
         result = await self._client.balances.track(
@@ -242,8 +252,8 @@ class Delivery:
             answer = await self._client.balances.check(
                 entry.customer_id, entry.feature_id, entity_id=entry.entity_id, required_balance=entry.credits
             )
-        except AutumnError as error:
-            # The track before it may not be repeated, which is what becomes of an unknown outcome alone.
+        except Unavailable as error:
+            # If there was a track before it, that may not be repeated: its outcome is unknown from here on.
             raise NoAnswer("balances.check", "what a credit comes to is not known") from error
         return answer.required_balance
 
@@ -271,9 +281,9 @@ class Delivery:
                 idempotency_key=key,
             )
         except (RequestRejected, LockNotClaimable) as error:
-            if error.status in _KEY_PROBLEMS:
+            if isinstance(error, RequestRejected) and error.code != _NO_HOLD:
                 raise
-            # Whatever Autumn's reason: there is no hold to finalize. What has become of it is in the log.
+            # There is no hold to finalize. What has become of it is in the log.
             now = self._now()
             return self._when_due(rule.finalize_refused(entry, delay_ms=self._event_delay_ms, now=now))
         return entry._replace(held=False, taken=value, key_number=entry.key_number + 1)

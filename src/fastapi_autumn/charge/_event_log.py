@@ -10,12 +10,12 @@ from fastapi_autumn.client import AutumnClient
 from fastapi_autumn.models import Event
 from fastapi_autumn.settlement import Entry, ledger
 
-__all__ = ["EventLog"]
+__all__ = ["SCAN_SLACK_MS", "EventLog", "Shown"]
 
 _HOUR_MS = 3_600_000
 _SUM_SLACK_MS = 12 * _HOUR_MS
 """How far clocks may be apart without a charge being missed in a sum. A sum is asked for by charge, so it is cheap."""
-_SCAN_SLACK_MS = _HOUR_MS // 4
+SCAN_SLACK_MS = _HOUR_MS // 4
 """As above, where all events of a time have to be read. Times are by Autumn's clock, as far as that is known."""
 _EVENTS_A_PAGE = 1000
 _SECONDS_BETWEEN_PAGES = 0.25
@@ -25,16 +25,36 @@ _CUSTOMERS_REMEMBERED = 64
 
 
 @dataclass(slots=True)
+class Shown:
+    """What the log shows for one charge.
+
+    `asked` is the sum of what its events were asked to move, in units of the feature. `moved` is what they did move, in
+    units of the balance that paid, or None where this log does not say. The two differ where a grant was used up and is
+    gone, where there was not enough, and where no more could come back than was used.
+    """
+
+    asked: Decimal = Decimal(0)
+    moved: Decimal | None = None
+
+    def add(self, event: Event) -> None:
+        """Count one more event."""
+        self.asked += event.value
+        if event.deductions is not None:
+            # An event that moved nothing says nothing; it counts for nothing where another one says what it moved.
+            self.moved = sum((deduction.value for deduction in event.deductions), start=self.moved or Decimal(0))
+
+
+@dataclass(slots=True)
 class _Reading:
     """One customer's events, read from now back to `since`.
 
-    `begun_at` is when: what the log had to show by then is in `nets`, by feature and charge. The lock keeps others of
+    `begun_at` is when: what the log had to show by then is in `shown`, by feature and charge. The lock keeps others of
     the same customer waiting for one reading instead of beginning their own.
     """
 
     begun_at: int = -1
     since: int = 0
-    nets: dict[tuple[str, str], Decimal] = field(default_factory=dict)
+    shown: dict[tuple[str, str], Shown] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -65,20 +85,20 @@ class EventLog:
         total = sums.total.get(entry.feature_id)
         return Decimal(0) if total is None else total.sum
 
-    async def net_of(self, entry: Entry) -> Decimal:
-        """Return the same from the events themselves, as they were when the entry fell due or later.
+    async def shown_for(self, entry: Entry) -> Shown:
+        """Return what the events themselves say, as they were when the entry fell due or later.
 
         That takes all of the customer's events since the charge began, so whoever asks about the same customer
         meanwhile is answered from one reading.
         """
-        since = entry.created_at - _SCAN_SLACK_MS
+        since = entry.created_at - SCAN_SLACK_MS
         reading = self._reading(entry.customer_id)
         async with reading.lock:
             # An entry falls due when the log has to show all of it, so any reading begun later will do.
             if reading.begun_at <= entry.due_at or reading.since > since:
                 # Further back than this one needs: the next one may have begun a little earlier.
-                await self._read(reading, entry.customer_id, since - _SCAN_SLACK_MS)
-            return reading.nets.get((entry.feature_id, entry.charge_id), Decimal(0))
+                await self._read(reading, entry.customer_id, since - SCAN_SLACK_MS)
+            return reading.shown.get((entry.feature_id, entry.charge_id), Shown())
 
     def _reading(self, customer_id: str) -> _Reading:
         reading = self._readings.setdefault(customer_id, _Reading())
@@ -90,17 +110,16 @@ class EventLog:
 
     async def _read(self, reading: _Reading, customer_id: str, since: int) -> None:
         # The time before the first page: what comes in while the pages are read is on none of them.
-        begun_at, nets = self._now(), dict[tuple[str, str], Decimal]()
+        begun_at, shown = self._now(), dict[tuple[str, str], Shown]()
         async for event in self.events(start=since, customer_id=customer_id):
             charge = event.properties.get(ledger.CHARGE_ID)
             if charge is not None:
-                key = (event.feature_id, str(charge))
-                nets[key] = nets.get(key, Decimal(0)) + event.value
-        reading.begun_at, reading.since, reading.nets = begun_at, since, nets
+                shown.setdefault((event.feature_id, str(charge)), Shown()).add(event)
+        reading.begun_at, reading.since, reading.shown = begun_at, since, shown
 
     async def events_since(self, start: int) -> AsyncIterator[Event]:
         """Go through all events of everybody from now back to `start`, and a little further for the clocks."""
-        async for event in self.events(start=start - _SCAN_SLACK_MS):
+        async for event in self.events(start=start - SCAN_SLACK_MS):
             yield event
 
     async def events(self, *, start: int, customer_id: str | None = None) -> AsyncIterator[Event]:

@@ -210,7 +210,8 @@ class CreditGate(Documented):
         if self._idempotent and isinstance(connection, Request):
             await begin(connection, state, payer)
             if state.attempt is not None:
-                what = charged_for(payer, model, self._feature_id, entity_id)
+                feature = self._feature_id or charges.settings.feature_id
+                what = charged_for(payer, model, feature, entity_id, await charges.price(model, credits=credits))
                 # The steps of another run are other calls, so a run is not served on the charge of an earlier one.
                 earlier = paid_before(state, state.attempt, what) if self._budget is None else None
         same: dict[str, Any] = {

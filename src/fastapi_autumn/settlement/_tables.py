@@ -107,9 +107,9 @@ schema = sa.Table(
 )
 
 _NO_TEXTS = {column.name for column in charges.columns if not isinstance(column.type, sa.Text)}
-_OF_THE_STORE = {"account", "state", "owner", "lease_until"}
+_OF_THE_STORE = {"account", "state", "owner", "lease_until", "unmoved"}
 ENTRY_COLUMNS = [column for column in charges.columns if column.name not in _OF_THE_STORE]
-_AMOUNTS = ("credits", "cost", "taken", "required", "unmoved", "to_grant")
+_AMOUNTS = ("credits", "cost", "taken", "required", "to_grant")
 
 
 def entry_of(row: sa.Row[Any]) -> Entry:

@@ -20,6 +20,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from enum import Enum
 from typing import NamedTuple
 
+from fastapi_autumn._exact import representable
 from fastapi_autumn.settings import Charging
 from fastapi_autumn.settlement import ledger
 
@@ -92,8 +93,6 @@ class Entry(NamedTuple):
     """There may be a hold, which has to be finalized."""
     required: Decimal | None = None
     """What `credits` units of the feature take from the balance, where a credit system has a rate of its own."""
-    unmoved: Decimal = Decimal(0)
-    """What Autumn was asked to move and did not. Its log shows what was asked for."""
     loose_feature: str | None = None
     """The balance of which a grant that belongs to no plan paid for the call. Autumn drops such a grant when it is used
     up, and moves nothing back into it."""
@@ -185,7 +184,8 @@ def _act(entry: Entry) -> Step:
     # Its key is its own and made of the charge's id, so it is granted once and needs neither seal nor log.
     if entry.to_grant and entry.loose_feature is not None:
         return Grant(entry.to_grant, entry.loose_feature)
-    missing = entry.cost - (entry.taken or Decimal(0))
+    # What a double cannot hold is less than what Autumn itself adds up wrong.
+    missing = representable(entry.cost - (entry.taken or Decimal(0)))
     return Track(missing, entry.key) if missing else Done()
 
 
@@ -229,21 +229,25 @@ def looked(entry: Entry, shown: Decimal) -> Entry:
 
 def has_effect(entry: Entry, shown: Decimal) -> bool:
     """Tell whether the log shows more than was known before the attempt in doubt."""
-    return _really(entry, shown) != (entry.taken or Decimal(0))
+    return _rounded(shown) != (entry.taken or Decimal(0))
 
 
 def is_enough(entry: Entry, sum_shown: Decimal) -> bool:
-    """Tell whether a sum, which may lag behind the log itself, shows just what the attempt in doubt was to lead to."""
-    expected = entry.credits if entry.taken is None else entry.cost
-    return not entry.contested and has_effect(entry, sum_shown) and _really(entry, sum_shown) == expected
+    """Tell whether a sum, which may lag behind the log itself, says all that has to be known.
+
+    It is of what was asked for. A check takes all of that or nothing; of anything later only the events themselves tell
+    what moved.
+    """
+    return entry.taken is None and not entry.contested and _rounded(sum_shown) == entry.credits
 
 
-def _really(entry: Entry, shown: Decimal) -> Decimal:
-    return (shown - entry.unmoved).quantize(_PLACES, ROUND_HALF_EVEN)
+def _rounded(shown: Decimal) -> Decimal:
+    return shown.quantize(_PLACES, ROUND_HALF_EVEN)
 
 
 def _known(entry: Entry, shown: Decimal) -> Entry:
-    shown = _really(entry, shown)
+    # What is to be granted anew has moved nowhere yet, and is not tracked as well.
+    shown = _rounded(shown - entry.to_grant / _rate(entry))
     # As long as the log shows all of a hold, it may still be there: confirming one leaves no trace. Less or more is
     # what ended it.
     held = entry.held and shown == entry.credits
@@ -261,12 +265,15 @@ def moved_too_little(entry: Entry, missing: Decimal, *, dropped: bool) -> Entry:
     What it did not give back because the grant that paid was used up and `dropped` is granted anew. Everything else is
     a shortfall.
     """
-    # The log shows what was asked for. So what did not move has to be taken off it whenever it is asked again.
-    left = entry._replace(taken=entry.cost - missing, unmoved=entry.unmoved + missing, key_number=entry.key_number + 1)
+    left = entry._replace(taken=entry.cost - missing, key_number=entry.key_number + 1)
     if missing > 0 or not dropped:
         return left
-    rate = Decimal(1) if not entry.required else entry.required / entry.credits
-    return left._replace(taken=entry.cost, to_grant=(-missing * rate).quantize(_PLACES, ROUND_HALF_EVEN).normalize())
+    return left._replace(taken=entry.cost, to_grant=_rounded(-missing * _rate(entry)).normalize())
+
+
+def _rate(entry: Entry) -> Decimal:
+    """Return what one unit of the feature comes to in the balance that pays."""
+    return Decimal(1) if not entry.required else entry.required / entry.credits
 
 
 def finalize_refused(entry: Entry, *, delay_ms: int, now: int) -> Entry:

@@ -150,9 +150,14 @@ class Sender:
     async def _deliver_one(self, entry: Entry) -> None:
         try:
             result = await self._deliver(entry)
-        except Exception:  # noqa: BLE001 - as in _run
+        except Exception as error:  # noqa: BLE001 - as in _run
             # A defect in one delivery must not hold up the others, and may have come after the request went out.
             _log.exception("Charge %s met a defect. It is looked up and tried again later.", entry.charge_id)
             again = self._outbox.now() + _AFTER_A_DEFECT_MS
-            result = Result(entry._replace(doubt=Doubt.UNKNOWN, attempts=entry.attempts + 1, due_at=again), "due")
+            result = Result(
+                entry._replace(
+                    doubt=Doubt.UNKNOWN, attempts=entry.attempts + 1, due_at=again, last_error=type(error).__name__
+                ),
+                "due",
+            )
         self._outbox.delivered(result.entry, result.state)

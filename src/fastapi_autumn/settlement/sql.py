@@ -201,6 +201,8 @@ class SqlStore:
             "state": state,
             "owner": batch.worker_id,
             "lease_until": 0,
+            # Of the first version of the schema; nothing reads it.
+            "unmoved": "0",
         }
         return row_of(entry) | of_the_store
 
@@ -253,7 +255,13 @@ class SqlStore:
                 return None
             adopted = await self._adopt(connection, charges.c.owner == worker.id, by=by, now=now)
             if unwritten:
-                mine = {"account": self.account.key_digest, "state": "due", "owner": by, "lease_until": 0}
+                mine = {
+                    "account": self.account.key_digest,
+                    "state": "due",
+                    "owner": by,
+                    "lease_until": 0,
+                    "unmoved": "0",
+                }
                 added = [row_of(entry) | mine for entry in unwritten]
                 await connection.execute(self.insert(charges).on_conflict_do_nothing(), added)
         return adopted + len(unwritten)
