@@ -191,9 +191,9 @@ def _fields(head: bytes) -> dict[str, str]:
     text = head.decode("latin-1")
     fields: dict[str, str] = {}
     for name, value in _FIELD.findall(text, text.index("\r\n")):
-        key = name.lower()
+        key, text = name.lower(), value.rstrip(" \t")
         before = fields.get(key)
-        fields[key] = value.rstrip(" \t") if before is None else f"{before}, {value}".rstrip(" \t")
+        fields[key] = text if before is None else f"{before}, {text}"
     return fields
 
 
