@@ -3,6 +3,7 @@
 import ast
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 import zipfile
@@ -125,6 +126,18 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
         ("console_scripts", "autumn", "fastapi_autumn.cli:main"),
         ("pytest11", "fastapi_autumn", "fastapi_autumn.pytest_plugin"),
     }
+
+
+def test_the_readme_of_the_wheel_has_no_dead_link(wheel: Path) -> None:
+    """An index shows the README without the repository around it, so a relative link would lead nowhere."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("METADATA"))
+        metadata = Parser().parsestr(archive.read(name).decode())
+    text = str(metadata.get_payload())
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert text.startswith("# fastapi-autumn")
+    targets = re.findall(r"\]\(([^)]+)\)", text)
+    assert [target for target in targets if not target.startswith("https://")] == []
 
 
 def test_the_wheel_works_by_itself(wheel: Path, tmp_path: Path) -> None:
