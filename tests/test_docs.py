@@ -16,7 +16,7 @@ from fastapi_autumn.cli._backend import CommandSettings
 pytestmark = pytest.mark.docs
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
 TEXTS = [*PAGES, ROOT / "README.md", ROOT / ".env.example", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 
 
@@ -97,4 +97,4 @@ def test_every_page_is_in_the_navigation():
     sections = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"]
     listed = [page for section in sections for pages in section.values() for page in pages]
 
-    assert sorted(listed) == [page.name for page in PAGES]
+    assert sorted(listed) == sorted(str(page.relative_to(ROOT / "docs")) for page in PAGES)
