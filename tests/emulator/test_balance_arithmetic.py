@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fastapi_autumn.emulator.books._balances import (
     InsufficientBalance,
+    available,
     deduct,
     in_order,
     is_allowed,
@@ -219,6 +220,25 @@ def test_a_reset_grants_anew_and_rolls_over_up_to_the_maximum():
     assert entitlement.balance == 10
     assert [(left.balance, left.expires_at) for left in entitlement.rollovers] == [(4, 0)]
     assert entitlement.next_reset_at == 2 * DAY
+
+
+def test_each_entity_rolls_over_its_own():
+    """Two of ten and nothing are left: one entity has two and ten in the next period, and the other ten."""
+    rule = {"max": 4, "max_percentage": None, "expiry_duration_type": "forever", "expiry_duration_length": 1}
+    entitlement = held(balance="10", interval="day", next_reset_at=DAY, rollover=rule, entity_feature_id="seats")
+    entitlement.entities = {"ann": Decimal(2), "bob": Decimal(0)}
+    assert reset_if_due(entitlement, DAY, "r")
+    ann, bob = (slots_of([entitlement], name) for name in ("ann", "bob"))
+    assert (available(ann), available(bob), available(ann + bob)) == (12, 10, 22)
+    moves = deduct(ann, Decimal(5), costs=ONE)
+    assert [(move.rollover_id, move.credits) for move in moves] == [("r", 2), (None, 3)]
+    put_back(ann, moves)
+    assert (available(ann), available(bob)) == (12, 10)
+    assert reset_if_due(entitlement, 2 * DAY, "s")
+    assert [(left.id, left.entity_id, left.balance) for left in entitlement.rollovers] == [
+        ("s", "ann", 4),
+        ("s", "bob", 4),
+    ]
 
 
 def test_setting_what_remains_takes_in_order_and_adds_to_the_first():

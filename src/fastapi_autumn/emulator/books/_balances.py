@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from fastapi_autumn.emulator.books._clock import add_interval, next_after
 from fastapi_autumn.emulator.books._entitlements import (
@@ -22,6 +22,7 @@ from fastapi_autumn.emulator.books._entitlements import (
     Slot,
     amount,
     rounded,
+    slots_of,
 )
 
 OverageBehavior: TypeAlias = Literal["cap", "reject", "overflow", "set"]
@@ -120,7 +121,7 @@ def available(slots: Iterable[Slot]) -> Decimal:
     """Add up what is left above zero, rollovers included."""
     total = ZERO
     for slot in slots:
-        total += max(ZERO, slot.balance) + sum((left.balance for left in slot.entitlement.rollovers), ZERO)
+        total += max(ZERO, slot.balance) + sum((left.balance for left in slot.rollovers), ZERO)
     return total
 
 
@@ -177,7 +178,7 @@ def put_back(slots: Iterable[Slot], moves: Sequence[Move], units: Decimal | None
         if move.rollover_id is None:
             slot.add(credits_)
         else:
-            back = next((item for item in slot.entitlement.rollovers if item.id == move.rollover_id), None)
+            back = next((item for item in slot.rollovers if item.id == move.rollover_id), None)
             if back is None:
                 continue
             back.balance, back.used = rounded(back.balance + credits_), rounded(back.used - credits_)
@@ -246,20 +247,21 @@ def reset_if_due(entitlement: Entitlement, now: int, new_id: str) -> bool:
     due = entitlement.next_reset_at
     if due is None or due > now or entitlement.interval is None:
         return False
-    if entitlement.rollover is not None and entitlement.balance > 0:
-        _roll_over(entitlement, due, new_id)
+    if entitlement.rollover is not None:
+        for slot in slots_of([entitlement], None):
+            if slot.balance > 0:
+                _roll_over(slot, entitlement.rollover, due, new_id)
     entitlement.balance, entitlement.adjustment = entitlement.granted, ZERO
     entitlement.entities = dict.fromkeys(entitlement.entities, entitlement.granted)
     entitlement.next_reset_at = next_after(entitlement.anchor, entitlement.interval, entitlement.interval_count, now)
     return True
 
 
-def _roll_over(entitlement: Entitlement, due: int, new_id: str) -> None:
-    rule = entitlement.rollover or {}
-    expires_at = 0
+def _roll_over(slot: Slot, rule: Mapping[str, Any], due: int, new_id: str) -> None:
+    entitlement, expires_at = slot.entitlement, 0
     if rule["expiry_duration_type"] != "forever":
         expires_at = add_interval(due, rule["expiry_duration_type"], rule["expiry_duration_length"])
-    entitlement.rollovers.append(Rollover(new_id, entitlement.balance, ZERO, expires_at))
+    entitlement.rollovers.append(Rollover(new_id, slot.balance, ZERO, expires_at, slot.entity_id))
     most = None
     if rule.get("max") is not None:
         most = amount(rule["max"])
@@ -267,8 +269,8 @@ def _roll_over(entitlement: Entitlement, due: int, new_id: str) -> None:
         most = rounded(entitlement.granted * amount(rule["max_percentage"]) / 100)
     if most is None:
         return
-    excess = sum((left.balance for left in entitlement.rollovers), ZERO) - most
-    for left in entitlement.rollovers:
+    excess = sum((left.balance for left in slot.rollovers), ZERO) - most
+    for left in slot.rollovers:
         dropped = min(left.balance, max(ZERO, excess))
         left.balance -= dropped
         excess -= dropped
@@ -289,11 +291,13 @@ class _Payment:
     def take_rollovers(self, slots: Sequence[Slot]) -> None:
         """Take from what was rolled over, what expires first first. Limits on a balance do not count it.
 
-        Where a balance that is kept per entity pays first, what others rolled over is not looked at.
+        Where a balance that is kept per entity pays first, only what such balances rolled over is looked at, and
+        otherwise only what the others did.
         """
-        if slots[0].entitlement.entity_feature_id is not None:
-            return
-        held = [(slot, left) for slot in slots for left in slot.entitlement.rollovers]
+        of_entities = slots[0].entity_id is not None
+        held = [
+            (slot, left) for slot in slots if (slot.entity_id is not None) == of_entities for left in slot.rollovers
+        ]
         for slot, rollover in sorted(held, key=lambda pair: pair[1].expires_at or float("inf")):
             credits_ = self._credits(slot, rollover.balance, of_rollover=True)
             if credits_ > 0:

@@ -109,7 +109,7 @@ def _entitlement(held: Document) -> Entitlement:
         held[name] = Decimal(held.get(name, 0))
     held["entities"] = {key: Decimal(value) for key, value in held["entities"].items()}
     held["rollovers"] = [
-        Rollover(left["id"], Decimal(left["balance"]), Decimal(left["used"]), left["expires_at"])
+        Rollover(left["id"], Decimal(left["balance"]), Decimal(left["used"]), left["expires_at"], left.get("entity_id"))
         for left in held["rollovers"]
     ]
     return Entitlement(**held)

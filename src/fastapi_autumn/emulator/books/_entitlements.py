@@ -25,12 +25,13 @@ _EXACT = 10**21
 
 @dataclass(slots=True)
 class Rollover:
-    """What was left at a reset and may still be used until `expires_at` (0: for ever)."""
+    """What was left at a reset and may still be used until `expires_at` (0: for ever), by one entity or by all."""
 
     id: str
     balance: Decimal
     used: Decimal
     expires_at: int
+    entity_id: str | None = None
 
 
 @dataclass(slots=True)
@@ -104,6 +105,13 @@ class Slot:
         if self.entity_id is None:
             return self.entitlement.balance
         return self.entitlement.entities.get(self.entity_id, ZERO)
+
+    @property
+    def rollovers(self) -> list[Rollover]:
+        """What was rolled over and may be used here."""
+        if not self.entitlement.rollovers:
+            return []
+        return [left for left in self.entitlement.rollovers if left.entity_id == self.entity_id]
 
     def add(self, credits_: Decimal) -> None:
         """Put credits back, or take them out with a negative amount."""

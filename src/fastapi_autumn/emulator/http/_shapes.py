@@ -11,7 +11,16 @@ from fastapi_autumn.emulator.books import _controls
 from fastapi_autumn.emulator.books._balances import in_order
 from fastapi_autumn.emulator.books._catalog import Catalog, is_free
 from fastapi_autumn.emulator.books._customer import AttachedPlan, Customer
-from fastapi_autumn.emulator.books._entitlements import ZERO, Entitlement, Move, Slot, number, rounded, slots_of
+from fastapi_autumn.emulator.books._entitlements import (
+    ZERO,
+    Entitlement,
+    Move,
+    Rollover,
+    Slot,
+    number,
+    rounded,
+    slots_of,
+)
 
 
 def customer(catalog: Catalog, who: Customer, *, now: int, env: str, expand: Iterable[str] = ()) -> Document:
@@ -262,7 +271,7 @@ def _balance(feature: Document, feature_id: str, slots: list[Slot], *, expand: b
     granted = sum((part[1] for part in parts), ZERO)
     left = sum((part[2] for part in parts), ZERO)
     positive = sum((max(ZERO, part[2]) for part in parts), ZERO)
-    rollovers = [rollover for slot in shown_slots for rollover in slot.entitlement.rollovers]
+    rollovers = [rollover for slot in shown_slots for rollover in slot.rollovers]
     granted += sum((rollover.balance + rollover.used for rollover in rollovers), ZERO)
     over = sum((rollover.balance for rollover in rollovers), ZERO)
     limits_ = [held.max_purchase for held in usage_based]
@@ -279,17 +288,25 @@ def _balance(feature: Document, feature_id: str, slots: list[Slot], *, expand: b
         "breakdown": [part[0] for part in parts],
     }
     if any(slot.entitlement.rollover for slot in shown_slots):
-        shown["rollovers"] = [
-            {
-                "granted": number(rollover.balance + rollover.used),
-                "balance": number(rollover.balance),
-                "expires_at": rollover.expires_at,
-            }
-            for rollover in rollovers
-        ]
+        shown["rollovers"] = _rolled_over(rollovers)
     if expand:
         shown["feature"] = feature
     return shown
+
+
+def _rolled_over(rollovers: list[Rollover]) -> list[Document]:
+    """Show what was rolled over at each reset, by all entities together."""
+    by_reset: dict[str, list[Rollover]] = {}
+    for rollover in rollovers:
+        by_reset.setdefault(rollover.id, []).append(rollover)
+    return [
+        {
+            "granted": number(sum((left.balance + left.used for left in mine), ZERO)),
+            "balance": number(sum((left.balance for left in mine), ZERO)),
+            "expires_at": mine[0].expires_at,
+        }
+        for mine in by_reset.values()
+    ]
 
 
 def _breakdown(slots: list[Slot]) -> list[tuple[Document, Decimal, Decimal]]:

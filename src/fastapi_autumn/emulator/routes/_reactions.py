@@ -37,7 +37,7 @@ class _Level:
     @classmethod
     def of(cls, customer: Customer, feature_id: str, entity_id: str | None) -> _Level:
         slots = slots_of(customer.metered([feature_id]), entity_id)
-        rollovers = [left for slot in slots for left in slot.entitlement.rollovers]
+        rollovers = [left for slot in slots for left in slot.rollovers]
         granted = sum((slot.entitlement.allotted for slot in slots), ZERO)
         granted += sum((left.balance + left.used for left in rollovers), ZERO)
         left = sum((slot.balance for slot in slots), ZERO) + sum((left.balance for left in rollovers), ZERO)

@@ -98,6 +98,7 @@ def delete(call: Call) -> Any:
     customer.entities.remove(entity)
     for held in customer.entitlements:
         held.entities.pop(entity["id"], None)
+        held.rollovers = [left for left in held.rollovers if left.entity_id != entity["id"]]
     customer.plans = [plan for plan in customer.plans if plan.entity_id != entity["id"]]
     customer.entitlements = [held for held in customer.entitlements if held.entity_id != entity["id"]]
     _count(customer, entity["feature_id"], -1)
