@@ -9,21 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-from fastapi_autumn.emulator.books._clock import add_interval, next_after
+from fastapi_autumn.emulator.books._clock import next_after
 from fastapi_autumn.emulator.books._entitlements import (
     EXACT,
     ZERO,
     Entitlement,
     Limits,
     Move,
-    Rollover,
     Slot,
-    amount,
     rounded,
-    slots_of,
 )
+from fastapi_autumn.emulator.books._rollovers import roll_over
 
 OverageBehavior: TypeAlias = Literal["cap", "reject", "overflow", "set"]
 """What happens to what no balance covers: left out, refused with all the rest, or owed. `set` is a correction by hand,
@@ -247,34 +245,11 @@ def reset_if_due(entitlement: Entitlement, now: int, new_id: str) -> bool:
     due = entitlement.next_reset_at
     if due is None or due > now or entitlement.interval is None:
         return False
-    if entitlement.rollover is not None:
-        for slot in slots_of([entitlement], None):
-            if slot.balance > 0:
-                _roll_over(slot, entitlement.rollover, due, new_id)
+    roll_over(entitlement, due, new_id)
     entitlement.balance, entitlement.adjustment = entitlement.granted, ZERO
     entitlement.entities = dict.fromkeys(entitlement.entities, entitlement.granted)
     entitlement.next_reset_at = next_after(entitlement.anchor, entitlement.interval, entitlement.interval_count, now)
     return True
-
-
-def _roll_over(slot: Slot, rule: Mapping[str, Any], due: int, new_id: str) -> None:
-    entitlement, expires_at = slot.entitlement, 0
-    if rule["expiry_duration_type"] != "forever":
-        expires_at = add_interval(due, rule["expiry_duration_type"], rule["expiry_duration_length"])
-    entitlement.rollovers.append(Rollover(new_id, slot.balance, ZERO, expires_at, slot.entity_id))
-    most = None
-    if rule.get("max") is not None:
-        most = amount(rule["max"])
-    elif rule.get("max_percentage") is not None:
-        most = rounded(entitlement.granted * amount(rule["max_percentage"]) / 100)
-    if most is None:
-        return
-    excess = sum((left.balance for left in slot.rollovers), ZERO) - most
-    for left in slot.rollovers:
-        dropped = min(left.balance, max(ZERO, excess))
-        left.balance -= dropped
-        excess -= dropped
-    entitlement.rollovers = [left for left in entitlement.rollovers if left.balance > 0]
 
 
 class _Payment:

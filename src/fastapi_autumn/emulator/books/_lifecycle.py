@@ -9,6 +9,7 @@ from fastapi_autumn.emulator.books._clock import add_interval
 from fastapi_autumn.emulator.books._customer import AttachedPlan, Customer
 from fastapi_autumn.emulator.books._entitlements import ZERO, Entitlement
 from fastapi_autumn.emulator.books._grants import entitlements_of
+from fastapi_autumn.emulator.books._rollovers import take_along
 
 
 def create(catalog: Catalog, customer: Customer, now: int) -> None:
@@ -237,8 +238,9 @@ def _start(catalog: Catalog, customer: Customer, attached: AttachedPlan, plan: D
 
 
 def _carry_over(before: list[Entitlement], kept: list[Entitlement], made: list[Entitlement], catalog: Catalog) -> None:
-    """Keep the use of features that are not consumed, such as seats: they are still taken under the next plan."""
+    """Keep what was rolled over, and the use of what is not consumed, such as seats: they are still taken."""
     gone = [held for held in before if held not in kept]
+    take_along(gone, made)
     for held in made:
         if held.boolean or catalog.features[held.feature_id]["consumable"]:
             continue
