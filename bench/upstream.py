@@ -11,6 +11,8 @@ import json
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from email.utils import formatdate
+from functools import lru_cache
 from typing import Any
 
 import uvloop
@@ -108,10 +110,20 @@ _TEMPLATES = {
     for operation, body in _ANSWERS.items()
 }
 _HEAD = (
-    b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+    b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\ndate: %s\r\n"
     b"ratelimit-limit: 10000\r\nratelimit-remaining: 9999\r\nratelimit-reset: 1\r\nx-region: us-east-1\r\n\r\n"
 )
 _NOT_FOUND = b'{"message":"not in this benchmark","code":"no_auth_header","env":"sandbox"}'
+
+
+def _message(status: bytes, body: bytes) -> bytes:
+    # Without the time of day, a service cannot hold: it would confirm the customer once more to learn it.
+    return _HEAD % (status, len(body), _date(int(time.time()))) + body
+
+
+@lru_cache(maxsize=1)
+def _date(seconds: int) -> bytes:
+    return formatdate(seconds, usegmt=True).encode("ascii")
 
 
 def answer_body(path: bytes, request: bytes) -> bytes | None:
@@ -144,7 +156,7 @@ class _Told:
     def reset(self) -> bytes:
         body = json.dumps({"counts": self.counts, "last": self.last}).encode()
         self.counts = Counter()
-        return _HEAD % (b"200 OK", len(body)) + body
+        return _message(b"200 OK", body)
 
 
 _told = _Told()
@@ -157,8 +169,8 @@ def _answer(path: bytes, request: bytes) -> bytes:
     _told.last = time.time()
     body = answer_body(path, request)
     if body is None:
-        return _HEAD % (b"401 Unauthorized", len(_NOT_FOUND)) + _NOT_FOUND
-    return _HEAD % (b"200 OK", len(body)) + body
+        return _message(b"401 Unauthorized", _NOT_FOUND)
+    return _message(b"200 OK", body)
 
 
 class _Connection(asyncio.Protocol):
