@@ -12,8 +12,8 @@ from service import Service
 reader = InMemoryMetricReader()
 
 
-def counted() -> dict[tuple[str, str], int]:
-    """Every counter's value, by its name and its one attribute."""
+def counted() -> dict[tuple[str, ...], int]:
+    """Every counter's value, by its name and its attribute, if it has one."""
     data = reader.get_metrics_data()
     return {
         (metric.name, *point.attributes.values()): point.value
@@ -26,7 +26,7 @@ def counted() -> dict[tuple[str, str], int]:
 
 
 async def test_charges_and_refusals_are_counted(tmp_path):
-    """Kept, refunded and settled charges, and each kind of refusal, are counted as OpenTelemetry metrics."""
+    """Kept, refunded and settled charges, each kind of refusal, and shortfalls are counted as OpenTelemetry metrics."""
     metrics.set_meter_provider(MeterProvider([reader]))
     service = Service(tmp_path, prices={"small": 1, "huge": 51})
 
@@ -39,6 +39,9 @@ async def test_charges_and_refusals_are_counted(tmp_path):
         return "served"
 
     async with service.calling() as client:
+        async with service.autumn.charge("bob", "small") as charge:
+            charge.settle(51)
+        await service.autumn.settled()
         for how in ("serves", "serves", "raises", "settles"):
             await client.post(f"/ai/{how}", json={"model": "small"})
         await client.post("/ai/serves", json={"model": "huge"})
@@ -49,9 +52,10 @@ async def test_charges_and_refusals_are_counted(tmp_path):
     assert counted() == {
         ("autumn.charges", "kept"): 2,
         ("autumn.charges", "refunded"): 1,
-        ("autumn.charges", "settled"): 1,
+        ("autumn.charges", "settled"): 2,
         ("autumn.refusals", "body_too_large"): 1,
         ("autumn.refusals", "insufficient_credits"): 1,
         ("autumn.refusals", "not_authenticated"): 1,
         ("autumn.refusals", "unknown_model"): 1,
+        ("autumn.shortfalls",): 1,
     }
