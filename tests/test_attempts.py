@@ -486,6 +486,27 @@ async def test_an_attempt_that_is_cancelled_while_it_is_noted_leaves_the_key_fre
         assert await talk.service.used() == 5
 
 
+async def test_a_claim_whose_answer_is_lost_leaves_the_key_free(talk):
+    """It got through, the attempt is refused all the same, and the next one does not wait for it."""
+    async with talk.service.calling() as client:
+        store = talk.service.autumn.outbox.store
+        begin = store.begin
+
+        @contextlib.asynccontextmanager
+        async def lose_the_answer() -> AsyncIterator[Any]:
+            async with begin() as connection:
+                yield connection
+            store.begin = begin
+            raise OSError("the connection broke after the commit")
+
+        store.begin = lose_the_answer
+        refused = await client.post("/ai/chat", json=ask(), headers=KEY)
+
+        assert code(refused) == (503, "billing_unavailable")
+        assert (await come_back(client, path="/ai/chat")).status_code == 200
+        assert await talk.service.used() == 5
+
+
 async def test_end_that_is_never_noted_still_closes_the_charge(talk, monkeypatch, caplog):
     """When all tries to note an end have failed the log says so, and the charge ends as the request did."""
     monkeypatch.setattr("fastapi_autumn._attempts._PAUSES_SECONDS", (0.0, 0.0))

@@ -74,23 +74,25 @@ async def begin(request: Request, state: RequestState, payer: Customer) -> None:
 async def _claim(state: RequestState, key: str, fingerprint: str) -> Attempt | Conflict:
     """Claim the key; whoever is cancelled meanwhile does not leave it claimed by nobody for a day."""
     outbox, replies = state.runtime.outbox, state.runtime.replies
+    attempt = replies.new_attempt(key)
     claiming = asyncio.create_task(
-        replies.claim(key, fingerprint, worker_id=outbox.worker_id, now=outbox.now()), name="autumn-claim"
+        replies.claim(attempt, fingerprint, worker_id=outbox.worker_id, now=outbox.now()), name="autumn-claim"
     )
     try:
         return await asyncio.shield(claiming)
-    except asyncio.CancelledError:
-        releasing = asyncio.create_task(_release(state, claiming), name="autumn-claim")
+    except (asyncio.CancelledError, RepliesAwayError):
+        releasing = asyncio.create_task(_release(state, attempt, claiming), name="autumn-claim")
         _releasing.add(releasing)
         releasing.add_done_callback(_releasing.discard)
         raise
 
 
-async def _release(state: RequestState, claiming: asyncio.Task[Attempt | Conflict]) -> None:
+async def _release(state: RequestState, attempt: Attempt, claiming: asyncio.Task[Attempt | Conflict]) -> None:
     try:
         found = await claiming
-    except RepliesAwayError as error:
-        _log.warning("an attempt was broken off, and its key may stay claimed: %s", error)
+    except RepliesAwayError:
+        # It may have got through all the same, and only its answer was lost.
+        await _note(state, attempt, None, ())
         return
     if isinstance(found, Attempt):
         # Nothing of it was served, so what was there before it is still there.

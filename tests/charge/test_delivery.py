@@ -405,6 +405,20 @@ async def test_a_refund_after_the_month_has_ended(bench):
     assert await bench.rows() == []
 
 
+@pytest.mark.parametrize("cost", [0, 2])
+async def test_a_hold_that_outlives_the_month_adds_nothing_to_the_next(bench, cost):
+    """A caller who chooses the moment must not get last month's credits on top of this month's."""
+    balance = bench.line.emulator.call("customers.get", {"customer_id": "ada"})["balances"]["ai_credits"]
+    bench.machine.advance(seconds=balance["next_reset_at"] / 1000 - bench.machine.ms / 1000 - 100)
+    charge = await bench.open(charging="hold")
+    bench.machine.advance(seconds=200)
+    charge.settle(cost)
+    await bench.settle()
+
+    balance = bench.line.emulator.call("customers.get", {"customer_id": "ada"})["balances"]["ai_credits"]
+    assert balance["remaining"] <= 50
+
+
 async def test_a_refund_that_the_new_month_has_no_room_for(bench):
     """Autumn gives back no more than is used: what did not fit is a shortfall, and no balance exceeds its grant."""
     charge = await bench.open()

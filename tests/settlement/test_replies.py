@@ -43,7 +43,7 @@ def replies(store):
 
 
 async def claim(replies, key="key", fingerprint="body", *, by="w", now=NOW):
-    return await replies.claim(key, fingerprint, worker_id=by, now=now)
+    return await replies.claim(replies.new_attempt(key), fingerprint, worker_id=by, now=now)
 
 
 async def test_second_attempt_waits_for_the_first(replies):

@@ -11,13 +11,18 @@ from fastapi_autumn.pricing import to_json_number
 __all__ = ["insufficient", "loose_grant"]
 
 
-def loose_grant(balance: Balance | None) -> dict[str, Any]:
-    """Note the grant that may be used up when the credits are to come back: one that belongs to no plan."""
+def loose_grant(balance: Balance | None, *, held_until: int | None = None) -> dict[str, Any]:
+    """Note what may not take the credits back as it gave them: a grant that belongs to no plan, and may be used up.
+
+    So does a balance that is filled up again while the hold may still be there, which ends at `held_until` (in ms): the
+    release would put last month's credits on top of this month's.
+    """
     if balance is None:
         return {}
     loose = [grant for grant in balance.breakdown if grant.plan_id is None and grant.usage and not grant.unlimited]
     if not loose:
-        return {}
+        resets_meanwhile = held_until is not None and (balance.next_reset_at or held_until) < held_until
+        return {"loose_feature": balance.feature_id} if resets_meanwhile else {}
     # Which of them paid, the answer does not say. The one with least left is the first to be dropped.
     grant = min(loose, key=lambda one: one.remaining)
     return {"loose_feature": balance.feature_id, "loose_id": grant.id, "loose_until": grant.expires_at}

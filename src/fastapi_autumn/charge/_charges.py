@@ -301,7 +301,9 @@ class Charges:
         if not result.allowed:
             self._end(not_taken(entry))
             raise insufficient(result, model=model, asked=asked)
-        opened = way.taken(entry)._replace(required=result.required_balance, **loose_grant(result.balance))
+        held_until = self._hold_ends_at() if entry.held else None
+        loose = loose_grant(result.balance, held_until=held_until)
+        opened = way.taken(entry)._replace(required=result.required_balance, **loose)
         return opened, result.balance, True
 
     def _way(self, charging: Charging, customer: Customer) -> WayOfCharging:
@@ -361,10 +363,12 @@ class Charges:
             await self._customers.record(customer)
             return await self._check(way, entry, model, properties)
 
+    def _hold_ends_at(self) -> int:
+        return self._outbox.now() + min(int(self.settings.hold_ttl * 1000), _LONGEST_HOLD_MS)
+
     async def _check(
         self, way: WayOfCharging, entry: Entry, model: str, properties: Mapping[str, Any] | None
     ) -> CheckResult:
-        ttl_ms = min(int(self.settings.hold_ttl * 1000), _LONGEST_HOLD_MS)
         return await self._client.balances.check(
             entry.customer_id,
             entry.feature_id,
@@ -374,7 +378,7 @@ class Charges:
             # What would help, for a 402, without a second call.
             with_preview=True,
             idempotency_key=entry.key,
-            **way.ask(entry, expires_at=self._outbox.now() + ttl_ms),
+            **way.ask(entry, expires_at=self._hold_ends_at()),
         )
 
     def _entry(

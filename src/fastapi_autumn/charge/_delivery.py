@@ -318,7 +318,7 @@ def _properties(entry: Entry) -> dict[str, Any] | None:
 def _is_dropped(result: TrackResult, entry: Entry) -> bool:
     """Tell whether the loose grant that was there when the call began is gone by now."""
     grants = () if result.balance is None else result.balance.breakdown
-    return entry.loose_feature is not None and all(grant.id != entry.loose_id for grant in grants)
+    return entry.loose_id is not None and all(grant.id != entry.loose_id for grant in grants)
 
 
 def _missing(result: TrackResult, asked: Decimal, entry: Entry) -> Decimal:

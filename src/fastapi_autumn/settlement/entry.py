@@ -94,10 +94,11 @@ class Entry(NamedTuple):
     required: Decimal | None = None
     """What `credits` units of the feature take from the balance, where a credit system has a rate of its own."""
     loose_feature: str | None = None
-    """The balance of which a grant that belongs to no plan paid for the call. Autumn drops such a grant when it is used
-    up, and moves nothing back into it."""
+    """The balance that may not take back what the end of a hold gives: a grant of it that belongs to no plan paid for
+    the call, or it is filled up again while the hold may be there. Autumn drops such a grant when it is used up, and
+    moves nothing back into it; after a reset it moves too much."""
     loose_id: str | None = None
-    """Autumn's id of that grant."""
+    """Autumn's id of that grant, if there is one."""
     loose_until: int | None = None
     """When that grant would have ended; None is never."""
     to_grant: Decimal = Decimal(0)
@@ -177,8 +178,9 @@ def next_step(entry: Entry) -> Step:
 
 def _act(entry: Entry) -> Step:
     if entry.held:
-        # Finalizing does not tell what it moved: nothing into a grant that is used up, and no more than there is. Where
-        # either may be, the hold is confirmed as it is and the difference tracked, because that answer tells.
+        # Finalizing does not tell what it moved: nothing into a grant that is used up, no more than there is, and last
+        # month's credits on top of this month's. Where any of it may be, the hold is confirmed as it is and the
+        # difference tracked, because that answer tells.
         may_fall_short = entry.loose_feature is not None or entry.cost > entry.credits
         return Finalize(entry.credits if may_fall_short else entry.cost, entry.key)
     # Its key is its own and made of the charge's id, so it is granted once and needs neither seal nor log.

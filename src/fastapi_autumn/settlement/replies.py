@@ -79,11 +79,15 @@ class Replies(Protocol):
         RepliesAwayError: From each method.
     """
 
-    async def claim(self, key: str, fingerprint: str, *, worker_id: str, now: int) -> Attempt | Conflict:
-        """Begin an attempt under `key`, unless another one stands in its way.
+    def new_attempt(self, key: str) -> Attempt:
+        """Return an attempt under `key`, with an id of its own, that has not begun yet."""
+        ...
+
+    async def claim(self, attempt: Attempt, fingerprint: str, *, worker_id: str, now: int) -> Attempt | Conflict:
+        """Begin `attempt` unless another one stands in its way, and return it with what pays for it.
 
         Args:
-            key: What the caller sent, bound to customer and route.
+            attempt: With the key that the caller sent, bound to customer and route, and an id of its own.
             fingerprint: Of everything else in the request that the answer depends on.
             worker_id: Who runs the attempt. It counts for as long as the database knows this worker.
             now: Wall clock in ms.

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -28,9 +29,13 @@ class SqlReplies:
         self._machine = machine
         self._purged_at: float | None = None
 
-    async def claim(self, key: str, fingerprint: str, *, worker_id: str, now: int) -> Attempt | Conflict:
+    def new_attempt(self, key: str) -> Attempt:
+        """See `Replies.new_attempt`."""
+        return Attempt(key, self._machine.new_id())
+
+    async def claim(self, attempt: Attempt, fingerprint: str, *, worker_id: str, now: int) -> Attempt | Conflict:
         """See `Replies.claim`."""
-        attempt = Attempt(key, self._machine.new_id())
+        key = attempt.key
         values = {
             "fingerprint": fingerprint,
             "standing": "running",
@@ -53,7 +58,7 @@ class SqlReplies:
             if found:
                 values |= {"standing": "retrying", "charges": row.charges, "expires_at": row.expires_at}
             await connection.execute(replies.update().where(replies.c.key == key).values(values))
-            return Attempt(key, attempt.attempt_id, found)
+            return replace(attempt, paid=found)
 
     async def finish(self, attempt: Attempt, standing: Standing | None, charges: Sequence[PaidCharge]) -> None:
         """See `Replies.finish`."""
