@@ -66,6 +66,22 @@ def test_operations_are_those_of_the_client():
     assert script("client_reference").with_reference(page) == page, "run scripts/client_reference.py"
 
 
+@pytest.mark.parametrize("page", ["api", "messages"])
+def test_references_are_those_of_the_code(page):
+    """The names with their docstrings, and the messages with their next steps, are those of the code."""
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    assert script(f"{page}_reference").with_reference(text) == text, f"run scripts/{page}_reference.py"
+
+
+def test_every_error_and_every_code_has_a_next_step():
+    """An error without one would leave its reader alone; the script stops at it, too."""
+    steps = script("messages_reference").NEXT
+    codes = set(re.findall(r"`([a-z]+_[a-z_]+|busy)`", (ROOT / "docs" / "messages.md").read_text(encoding="utf-8")))
+
+    assert [name for name in errors.__all__ if name[0].isupper() and name not in steps] == []
+    assert {"in_progress", "already_answered", "idempotency_key_reused", "outcome_unknown", "busy"} <= codes
+
+
 def test_settings_are_those_of_the_code():
     """The table of settings is the one that the script writes from AutumnSettings."""
     page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")

@@ -148,6 +148,14 @@ def test_shell_commands_exist():
     assert sorted(missing) == ["export"]
 
 
+def test_programs_type_check(directory):
+    """Whoever checks types strictly can paste the programs as they are."""
+    command = [sys.executable, "-m", "mypy", "--strict", *programs()]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False, timeout=300)
+
+    assert done.returncode == 0, done.stdout
+
+
 def test_links():
     """Every relative link of the README leads to a file."""
     targets = re.findall(r"\]\((?!https?://)([^)#]+)", README)
