@@ -48,6 +48,9 @@ class Record:
         self.verified: bool | None = None
         self.charge_ids: list[str] = []
         self.code = ""
+        self.uses: list[tuple[float, str, int]] = []
+        self.steps: list[dict[str, Any]] = []
+        self.refused_steps: list[tuple[int, Decimal]] = []
 
 
 class _Ask(BaseModel):

@@ -17,6 +17,7 @@ from fastapi_autumn.settlement import Outcome
 from simulation import seams
 from simulation.application import PRICES, Record, decide
 from simulation.loop import ProcessLoop
+from simulation.metering import RATES, kept_at, open_metered, play_use
 from simulation.model import ModelBooks
 from simulation.network import CALL, SimulatedTransport
 from simulation.scenario import Scenario
@@ -36,7 +37,7 @@ class _LeanService:
             on_unavailable=policy,
         )
         self.transport = SimulatedTransport(self.settings.timeout, organisation)
-        self.autumn = seams.SimulatedAutumn(self.settings, prices=PRICES, transport=self.transport)
+        self.autumn = seams.SimulatedAutumn(self.settings, prices=PRICES | RATES, transport=self.transport)
 
 
 _services: dict[Any, _LeanService] = {}
@@ -130,12 +131,16 @@ class _Call:
             with contextlib.suppress(AutumnError):
                 # As the middleware does; the charge asks again.
                 await runtime.customers.exists(customer)
-            charge = await runtime.charges.open(
-                customer,
-                plan["model"],
-                feature_id=plan["feature"],
-                charging=plan["charging"],
-                confirm_customer=False,
+            charge = await (
+                open_metered(runtime.charges, plan)
+                if "use" in plan
+                else runtime.charges.open(
+                    customer,
+                    plan["model"],
+                    feature_id=plan["feature"],
+                    charging=plan["charging"],
+                    confirm_customer=False,
+                )
             )
         except AutumnError as error:
             record.status = 402 if isinstance(error, InsufficientCredits) else 503
@@ -166,8 +171,11 @@ class _Call:
                 case "raise" | "http" | "status" | "timeout":
                     record.failed_at = record.failed_at or world.now
                     raise _BodyBroke
+                case "used" | "step":
+                    await play_use(record, world, charge, what, value)
                 case "settle" | "refund" | "keep":
-                    record.said.append((world.now, what, value[0] if value else None))
+                    said = kept_at(record, world.now) if what == "keep" else value[0] if value else None
+                    record.said.append((world.now, what, said))
                     world.note(self.loop.name, f"call #{record.number}: the handler says {what} {value or ''}".rstrip())
                     decide(charge, what, value[0] if value else None)
             world.moment("step", record.number, what)

@@ -135,6 +135,8 @@ class ModelBooks:
             return refuse(409, "invalid_request", "Lock receipt not claimable: RESERVATION_ALREADY_PROCESSING")
         override = body.get("override_value")
         final = _NOTHING if body["action"] == "release" else hold["asked"] if override is None else _amount(override)
+        if body.get("properties") is not None:
+            hold["properties"] = body["properties"]
         self._close(lock_id, final)
         return _ok({"success": True})
 

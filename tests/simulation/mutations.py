@@ -15,10 +15,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from fastapi_autumn import _attempts, _ending
-from fastapi_autumn.charge import _charges, _delivery
+from fastapi_autumn.charge import _budget, _charge, _charges, _delivery
 from fastapi_autumn.client import _calls
 from fastapi_autumn.errors import DuplicateRequest, RequestRejected
 from fastapi_autumn.gate import _gate
+from fastapi_autumn.metering import _meter
 from fastapi_autumn.settlement import Outcome, entry, ledger, outbox, pending, rescue, sender
 from fastapi_autumn.settlement.entry import Doubt, Finalize, Look, Seal
 from simulation.memory import SimulatedStore
@@ -353,6 +354,12 @@ MUTATIONS = (
         layer="full",
         of="purchases",
     ),
+    _mutation("reports of one response add up", _meter, "_newest", lambda _: lambda old, new: old + new),
+    _mutation(
+        "what a run has used is not written down", _charge.Charge, "_write_progress", _nothing, of="deaths database"
+    ),
+    _mutation("steps take more than there is", _budget._Pot, "left", lambda _: Decimal(1000)),
+    _mutation("a step that was broken off is free", _budget._Pot, "unknown", lambda _: lambda *_, **__: _ZERO),
     _mutation("a failed stream is paid", _ending.Ending, "route_exits", _nothing, layer="full"),
 )
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from simulation.application import FEATURES, PRICES, Record
 from simulation.keys import under_one_key, violations_under_keys
+from simulation.metering import cost_so_far, is_journalled, progress, wrong_refusals
 
 __all__ = ["LAST_MOMENTS", "Allowed", "expected", "violations"]
 
@@ -41,6 +42,9 @@ class Allowed(NamedTuple):
 
 
 def price_of(record: Record) -> Decimal:
+    """Return what is taken or held for the call."""
+    if "use" in record.plan:
+        return record.plan["use"]["tokens"] * Decimal("0.1")
     return Decimal(str(PRICES[record.plan["model"]]))
 
 
@@ -71,9 +75,11 @@ def expected(record: Record, scenario: Any) -> Allowed:
     if killed_at is None and scenario.stopped_unwritten(record.loop):
         killed_at = record.loop.stopped_at
     if killed_at is not None and (decided_at is None or killed_at < decided_at):
+        amounts = _written_by(record, killed_at, killed_at, scenario)
         if scenario.was_restored(record):
-            return only(nothing, price, why="killed while it ran, forgotten when the database was restored")
-        return only(nothing, why="killed while it ran")
+            amounts |= {price, *_written_by(record, 0.0, killed_at, scenario)}
+            return only(*amounts, why="killed while it ran, forgotten when the database was restored")
+        return only(*amounts, why="killed while it ran")
     if decided_at is None:
         return only(nothing, why="it never ended")
     amounts = {cost}
@@ -83,10 +89,10 @@ def expected(record: Record, scenario: Any) -> Allowed:
         # A server that cancels while nobody listens for a hang-up is not to be told from a time-out.
         amounts.add(nothing)
     if killed_at is not None and _is_last_moment(record, decided_at, killed_at, scenario):
-        amounts.add(nothing)
+        amounts |= _written_by(record, decided_at, killed_at, scenario)
         why += ", in the last moments before a kill"
     if scenario.was_restored(record):
-        amounts |= {nothing, price}
+        amounts |= {nothing, price, *_written_by(record, 0.0, decided_at, scenario)}
         why += ", forgotten when the database was restored"
     if record.plan["feature"] != "plenty":
         # Nothing is taken that is not there: a settlement above the price, or a call that was served unverified.
@@ -103,11 +109,14 @@ def _decided(record: Record, price: Decimal) -> tuple[float | None, Decimal, str
         at, what, value = record.said[0]
         if what == "settle":
             return at, amount(value), f"settled at {value}"
-        return at, price if what == "keep" else Decimal(0), f"the handler said {what}"
+        kept = price if value is None else Decimal(value)
+        return at, kept if what == "keep" else Decimal(0), f"the handler said {what}"
     ended = record.ended_at
     if ended is None:
         # The answer is whole, and something after it still runs when the process dies.
         return None, price, "not over"
+    if "use" in record.plan:
+        return _metered(record, price, ended)
     if record.failed_at is not None:
         return ended, Decimal(0), "the handler failed"
     if record.status is not None and record.status >= 400 and record.complete_at is not None:
@@ -117,6 +126,30 @@ def _decided(record: Record, price: Decimal) -> tuple[float | None, Decimal, str
     if record.left_at is not None:
         return ended, price, "the caller left"
     return ended, Decimal(0), f"the answer was never finished ({record.status} {record.error})"
+
+
+def _metered(record: Record, price: Decimal, ended: float) -> tuple[float, Decimal, str]:
+    """As above, where the use decides: a failure costs nothing, or what was used; all else what was used, or held."""
+    if record.complete_at is not None and record.failed_at is None:
+        used = cost_so_far(record, ended, done=True)
+        return ended, price if used is None else used, "a complete answer, by its use"
+    if record.left_at is not None and record.failed_at is None:
+        used = cost_so_far(record, ended, gone=True)
+        return ended, price if used is None else used, "the caller left, by its use"
+    used = cost_so_far(record, ended) if is_journalled(record) else None
+    return ended, used or Decimal(0), "it failed, by its use"
+
+
+def _written_by(record: Record, since: float, killed_at: float, scenario: Any) -> set[Decimal]:
+    """Return what the outbox may say that a call costs whose process died: nothing, or what it had used by then."""
+    if not is_journalled(record):
+        return {Decimal(0)}
+    last = killed_at - LAST_MOMENTS
+    while _is_last_moment(record, last, killed_at, scenario) and last > 0.0:
+        last -= LAST_MOMENTS
+    amounts = progress(record, min(since, last), killed_at)
+    # Nothing is written down before it is known that there is a hold.
+    return amounts if record.verified else amounts | {Decimal(0)}
 
 
 def _is_last_moment(record: Record, decided_at: float, killed_at: float, scenario: Any) -> bool:
@@ -172,6 +205,8 @@ def violations(scenario: Any) -> list[str]:
             asked[call] = asked.get(call, Decimal(0)) + Decimal(str(event["value"]))
     for record in scenario.records.values():
         found += _refusals(record, scenario)
+        if "use" in record.plan:
+            found += wrong_refusals(record)
         if "key" in record.plan:
             continue
         allowed = expected(record, scenario)
@@ -246,5 +281,6 @@ def _most_in_use(record: Record, scenario: Any) -> Decimal:
             continue
         if (other.plan["customer"], other.plan["feature"], other.loop.organisation) == whose:
             said = [amount(value) for _, what, value in other.said if what == "settle"]
-            most += max([price_of(other), *said])
+            used = [cost_so_far(other, scenario.world.now) or Decimal(0)] if "use" in other.plan else []
+            most += max([price_of(other), *said, *used])
     return most

@@ -7,6 +7,7 @@ import random
 from typing import Any
 
 from simulation.application import PRICES
+from simulation.metering import draw_metered
 from simulation.network import FAULTS
 
 __all__ = ["Plan", "generate"]
@@ -56,6 +57,8 @@ def generate(seed: int, *, layer: str = "full") -> Plan:
         plan["calls"].append(_call(draw, number, span, **style))
     for theme in themes:
         _THEMES[theme][0](draw, plan, span)
+    if layer == "lean":
+        draw_metered(seed, plan)
     return plan
 
 
