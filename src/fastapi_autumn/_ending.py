@@ -30,7 +30,15 @@ _SERVER_FAILED = range(1011, 1015)
 class Ending:
     """What is known about the end of one request. Made afresh for each."""
 
-    __slots__ = ("_caller_left", "_decided", "_has_trailers", "_last_part_under_way", "_route_is_hidden", "_status")
+    __slots__ = (
+        "_caller_left",
+        "_decided",
+        "_has_trailers",
+        "_last_part_under_way",
+        "_route_is_hidden",
+        "_status",
+        "_was_cut_off",
+    )
 
     def __init__(self) -> None:
         self._status: int | None = None
@@ -38,6 +46,7 @@ class Ending:
         self._last_part_under_way = False
         self._caller_left = False
         self._route_is_hidden = False
+        self._was_cut_off = False
         self._decided: Outcome | None = None
 
     @property
@@ -70,7 +79,13 @@ class Ending:
             self._decide(Outcome.GONE)
 
     def send_failed(self) -> None:
-        """Note that the caller did not take what was sent: they were gone, or did not read until this was cut off."""
+        """Note that the server could not send: newer servers report a disconnect in this way."""
+        self._decide(Outcome.GONE)
+
+    def send_cut_off(self) -> None:
+        """Note that the application gave up while the server was waiting for the caller to read."""
+        # Or the generator of an event stream failed beside it, which `route_exits` tells.
+        self._was_cut_off = self._decided is None
         self._decide(Outcome.GONE)
 
     def route_is_hidden(self) -> None:
@@ -83,7 +98,7 @@ class Ending:
             return
         if _is_hang_up(error):
             self._decide(Outcome.GONE)
-        elif self._decided is Outcome.DONE and _is_from_event_stream(error):
+        elif (self._decided is Outcome.DONE or self._was_cut_off) and _is_from_event_stream(error):
             self._decided = Outcome.FAILED
         elif self.started:
             self._decide(Outcome.FAILED)

@@ -338,7 +338,7 @@ class _Watch:
             # The server was waiting for the caller to read. Whoever reads up to the end and then stops must not have
             # the price given back by this service's own limit on time.
             if ending.started and message["type"] != "http.response.start":
-                ending.send_failed()
+                ending.send_cut_off()
             raise
         if decides:
             ending.sent(message)
