@@ -124,9 +124,11 @@ class Limiter:
         self._of_customer[customer] = self._of_customer.get(customer, 0) + 1
 
     def _call_in(self) -> None:
-        free = {lane: self._free(lane) for lane in Lane}
+        free: dict[Lane, int] = {}
         for place, queue in self._queues.items():
             lane, customer = place
+            if lane not in free:
+                free[lane] = self._free(lane)
             if free[lane] <= 0 or not self._has_share(customer, free[lane]):
                 continue
             # One that was cancelled a moment ago stands in the queue until it runs again.
