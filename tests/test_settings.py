@@ -35,6 +35,7 @@ WRITTEN: dict[str, tuple[str, Any]] = {
     "idempotency_header": ("X-Request-Id", "X-Request-Id"),
     "ensure_ttl": ("30", 30.0),
     "when_cut_off": ("deny", "deny"),
+    "mode": ("observe", "observe"),
     "charging": ("hold", "hold"),
     "hold_ttl": ("600", 600.0),
     "on_unavailable": ("allow", "allow"),

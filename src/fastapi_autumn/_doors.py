@@ -8,10 +8,10 @@ from decimal import Decimal
 from typing import Any, TypedDict, Unpack
 
 from fastapi import WebSocketDisconnect
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 
 from fastapi_autumn._identity import customer_from, entity_from
-from fastapi_autumn._scope import Runtime, surrounding
+from fastapi_autumn._scope import Runtime, request_state, surrounding
 from fastapi_autumn.charge import Budget, Charge, Estimate, Failed
 from fastapi_autumn.errors import ConfigurationError
 from fastapi_autumn.models import Customer
@@ -97,6 +97,11 @@ class Doors(ABC):
             ) as charge,
         ):
             yield charge
+
+    def charges(self, connection: HTTPConnection) -> tuple[Charge, ...]:
+        """Return what has been charged for a request or a WebSocket so far: for exception handlers and callbacks."""
+        state = request_state(connection.scope)
+        return () if state is None else tuple(state.charges)
 
     async def open(self, customer: Customer | str, model: str, **options: Unpack[ChargeOptions]) -> Charge:
         """Charge as `charge` does where no block can stand around the call: in the hooks of a framework.

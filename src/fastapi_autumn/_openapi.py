@@ -109,9 +109,10 @@ class _Application(Protocol):
     openapi: Callable[[], dict[str, Any]]
 
 
-def document(app: _Application) -> None:
+def document(app: _Application, *, reworded: bool = False) -> None:
     """Make `app.openapi()`, and that of mounted applications, list what gates answer. Doing it twice does no harm.
 
+    `reworded` leaves the bodies out: they are in a dialect of the application's choice.
     A running application is documented by itself; a script that exports the document has to call this before.
     """
     if getattr(app.openapi, "lists_refusals", False):
@@ -120,17 +121,17 @@ def document(app: _Application) -> None:
 
     def openapi() -> dict[str, Any]:
         schema = original()
-        _add_refusals(schema, getattr(app, "routes", ()))
+        _add_refusals(schema, getattr(app, "routes", ()), reworded=reworded)
         return schema
 
     openapi.lists_refusals = True  # type: ignore[attr-defined]
     app.openapi = openapi
     for route in getattr(app, "routes", ()):
         if isinstance(route, Mount) and hasattr(route.app, "openapi"):
-            document(route.app)
+            document(route.app, reworded=reworded)
 
 
-def _add_refusals(schema: dict[str, Any], routes: Iterable[Any]) -> None:
+def _add_refusals(schema: dict[str, Any], routes: Iterable[Any], *, reworded: bool) -> None:
     operations = list(_gated_operations(schema, routes))
     for operation in operations:
         responses = operation.setdefault("responses", {})
@@ -139,10 +140,10 @@ def _add_refusals(schema: dict[str, Any], routes: Iterable[Any]) -> None:
                 response.setdefault("headers", {}).update(_CREDIT_HEADERS)
         for status, description in _DESCRIPTIONS.items():
             reference = _SCHEMA_REFERENCE.format(model=_MODELS.get(status, Refusal).__name__)
-            content = {"application/json": {"schema": {"$ref": reference}}}
+            content: dict[str, Any] = {"application/json": {} if reworded else {"schema": {"$ref": reference}}}
             responses.setdefault(str(status.value), {"description": description, "content": content})
         responses.setdefault("422", _INVALID_MODEL)
-    if operations:
+    if operations and not reworded:
         schemas = schema.setdefault("components", {}).setdefault("schemas", {})
         models: list[type[BaseModel]] = [Refusal, *_MODELS.values()]
         for model in models:

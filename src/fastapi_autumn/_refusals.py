@@ -4,9 +4,10 @@ The body has FastAPI's shape, `{"detail": {"code": ..., "message": ...}}`. `code
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, assert_never
+from typing import Any, Literal, assert_never
 
 from fastapi import HTTPException, WebSocketException, status
 from fastapi.exceptions import RequestValidationError
@@ -14,18 +15,31 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import JSONResponse
 
 from fastapi_autumn import telemetry
-from fastapi_autumn.errors import BudgetExceeded, InsufficientCredits, NotEntitled, Refused, Unbounded, UnknownModel
+from fastapi_autumn.errors import (
+    BudgetExceeded,
+    ConfigurationError,
+    InsufficientCredits,
+    NotEntitled,
+    Refused,
+    Unbounded,
+    UnknownModel,
+)
 from fastapi_autumn.settlement.replies import Conflict
 
 __all__ = [
+    "Dialect",
+    "Refusals",
+    "RefusedCall",
     "answer",
     "billing_unavailable",
     "body_too_large",
     "conflict",
+    "dialect",
     "not_authenticated",
     "on_a_websocket",
     "refusal",
     "refused",
+    "worded",
 ]
 
 _STATUS: dict[type[Refused], HTTPStatus] = {
@@ -35,6 +49,28 @@ _STATUS: dict[type[Refused], HTTPStatus] = {
     BudgetExceeded: HTTPStatus.PAYMENT_REQUIRED,
     NotEntitled: HTTPStatus.FORBIDDEN,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedCall:
+    """A call that is refused, for a function that words it."""
+
+    status: int
+    code: str
+    """Stable, for programs."""
+    message: str
+    """For people."""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    """JSON-ready: `model`, `required`, `balance` and `plans` of a 402, for one."""
+
+
+Dialect = Callable[[RefusedCall], Any]
+"""From a refusal to the JSON that the caller gets."""
+
+Refusals = Literal["openai", "anthropic"] | Dialect
+"""How refusals are worded: as the errors of a provider, so that its official client raises its own exceptions, or as a
+function says."""
+
 # The longest reason that fits into a WebSocket's closing frame.
 _MAX_REASON_BYTES = 123
 
@@ -90,8 +126,10 @@ def conflict(found: Conflict) -> HTTPException:
             assert_never(found)
 
 
-def answer(error: StarletteHTTPException) -> JSONResponse:
+def answer(error: StarletteHTTPException, dialect: Dialect | None = None) -> JSONResponse:
     """Return the response that FastAPI would make of `error`, for middleware, where FastAPI makes none."""
+    if dialect is not None:
+        return worded(error, dialect)
     return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
 
 
@@ -106,3 +144,68 @@ def on_a_websocket(error: StarletteHTTPException | RequestValidationError) -> We
         status.WS_1013_TRY_AGAIN_LATER if unavailable else status.WS_1008_POLICY_VIOLATION,
         reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore"),
     )
+
+
+def dialect(refusals: Refusals) -> Dialect:
+    """Return the function that words refusals.
+
+    Raises:
+        ConfigurationError: There is no dialect of this name.
+    """
+    if callable(refusals):
+        return refusals
+    if refusals not in _DIALECTS:
+        raise ConfigurationError(f"refusals={refusals!r} is none of {', '.join(map(repr, _DIALECTS))} and no function.")
+    return _DIALECTS[refusals]
+
+
+def worded(error: StarletteHTTPException | RequestValidationError, dialect: Dialect) -> JSONResponse:
+    """Return the answer to a call that is refused with `error`, in a dialect."""
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        status, headers = int(HTTPStatus.UNPROCESSABLE_ENTITY), None
+        told = RefusedCall(status, "invalid_model", f"{where}: {first['msg']}", {"param": where})
+    else:
+        status, headers = error.status_code, error.headers
+        detail: Any = error.detail
+        if isinstance(detail, Mapping):
+            rest = {name: value for name, value in detail.items() if name not in {"code", "message"}}
+            told = RefusedCall(status, str(detail.get("code", "refused")), str(detail.get("message", "")), rest)
+        else:
+            # What `identify` raised has FastAPI's shape, and nothing but a text.
+            told = RefusedCall(status, HTTPStatus(status).name.lower(), str(detail))
+    return JSONResponse(dialect(told), status, headers)
+
+
+_OPENAI_TYPES = {
+    HTTPStatus.UNAUTHORIZED: "authentication_error",
+    HTTPStatus.PAYMENT_REQUIRED: "insufficient_quota",
+    HTTPStatus.FORBIDDEN: "permission_error",
+    HTTPStatus.SERVICE_UNAVAILABLE: "server_error",
+}
+_ANTHROPIC_TYPES = {
+    HTTPStatus.UNAUTHORIZED: "authentication_error",
+    HTTPStatus.PAYMENT_REQUIRED: "billing_error",
+    HTTPStatus.FORBIDDEN: "permission_error",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "request_too_large",
+    HTTPStatus.SERVICE_UNAVAILABLE: "overloaded_error",
+}
+
+
+def _as_openai(refusal: RefusedCall) -> dict[str, Any]:
+    kind = _OPENAI_TYPES.get(HTTPStatus(refusal.status), "invalid_request_error")
+    param = refusal.detail.get("param", "model" if refusal.code == "unknown_model" else None)
+    told = {"message": refusal.message, "type": kind, "param": param, "code": refusal.code}
+    return {"error": {**refusal.detail, **told}}
+
+
+def _as_anthropic(refusal: RefusedCall) -> dict[str, Any]:
+    kind = _ANTHROPIC_TYPES.get(HTTPStatus(refusal.status), "invalid_request_error")
+    return {
+        "type": "error",
+        "error": {**refusal.detail, "type": kind, "message": refusal.message, "code": refusal.code},
+    }
+
+
+_DIALECTS: dict[str, Dialect] = {"openai": _as_openai, "anthropic": _as_anthropic}

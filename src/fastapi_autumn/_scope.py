@@ -88,6 +88,10 @@ class RequestState:
     under_key: list[tuple[str, Charge]] = field(default_factory=list)
     """What each of the attempt's charges was opened for, and the charge."""
 
+    refused: Any = None
+    """The exception with which a gate refused, and the dialect that the gate has for it."""
+    observed: list[str] = field(default_factory=list)
+    """Why it would have been refused before a charge was opened, where `AUTUMN_MODE=observe` let it through."""
     cancelled: list[Charge] = field(default_factory=list)
     """Charges whose work was cancelled before the request ended."""
 

@@ -18,8 +18,9 @@ from pydantic_core import from_json
 from fastapi_autumn._doors import Doors
 from fastapi_autumn._machine import MACHINE, Machine
 from fastapi_autumn._openapi import document
+from fastapi_autumn._refusals import Refusals
 from fastapi_autumn._scope import Runtime
-from fastapi_autumn.charge import Charges, Delivery
+from fastapi_autumn.charge import Charges, Delivery, ObservingCharges
 from fastapi_autumn.client import AutumnClient
 from fastapi_autumn.customers import KnownCustomers
 from fastapi_autumn.errors import ConfigurationError
@@ -58,6 +59,7 @@ class Autumn(Doors):
             directory, or else the example of the documentation.
         http_client: Your own `httpx.AsyncClient` for the calls to Autumn; you close it.
         transport: Something else that carries them.
+        refusals: How refusals are worded; see `AutumnMiddleware`.
         machine: Clocks, chance and ids, for tests.
 
     Raises:
@@ -72,12 +74,14 @@ class Autumn(Doors):
         catalog: Any = None,
         http_client: "httpx.AsyncClient | None" = None,
         transport: Transport | None = None,
+        refusals: Refusals | None = None,
         machine: Machine = MACHINE,
     ) -> None:
         self._machine = machine
         self.settings = settings or AutumnSettings.load()
         self.settings.require_backend()
         self.prices = price_list(prices if prices is not None else self.settings.prices)
+        self.refusals = refusals
         self._catalog = catalog
         self._http_client = http_client
         self._transport = transport
@@ -111,11 +115,16 @@ class Autumn(Doors):
         takes at most `AUTUMN_SHUTDOWN_TIMEOUT` seconds.
         """
         if hasattr(app, "openapi"):
-            document(app)
+            self.document(app)
         async with self.running():
             yield
 
-    document = staticmethod(document)
+    def document(self, app: Any) -> None:
+        """Make `app.openapi()`, and that of mounted applications, list what gates answer. Doing it twice does no harm.
+
+        A running application is documented by itself; a script that exports the document has to call this before.
+        """
+        document(app, reworded=self.refusals is not None)
 
     @property
     def runtime(self) -> Runtime | None:
@@ -239,7 +248,13 @@ class Autumn(Doors):
                 learning = asyncio.create_task(_learn_the_organisation(client, store), name="autumn-account")
                 stack.push_async_callback(_cancel, learning)
             customers = KnownCustomers(client, ttl=settings.ensure_ttl)
-            charges = Charges(settings, client=client, customers=customers, prices=self.prices, outbox=outbox)
+            if settings.observes:
+                _log.warning(
+                    "AUTUMN_MODE is observe: nobody is refused and nothing is taken. What would have been refused is "
+                    "in this log, in the metric autumn.observed and in the header Autumn-Observed."
+                )
+            kind = ObservingCharges if settings.observes else Charges
+            charges = kind(settings, client=client, customers=customers, prices=self.prices, outbox=outbox)
             stack.push_async_callback(_deliver_the_rest, customers, sender, within=within)
             running.runtime = Runtime(client, customers, charges, outbox, self._make_replies(store))
             # Whatever fails at the end, each of these is still stopped, in the opposite order.

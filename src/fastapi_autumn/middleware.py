@@ -27,16 +27,26 @@ from fastapi_autumn._browsers import is_emulators_page
 from fastapi_autumn._exact import exact
 from fastapi_autumn._identity import customer_from, from_request_user
 from fastapi_autumn._openapi import document
-from fastapi_autumn._refusals import answer, body_too_large, not_authenticated, on_a_websocket
+from fastapi_autumn._refusals import (
+    Dialect,
+    Refusals,
+    RefusedCall,
+    answer,
+    body_too_large,
+    dialect,
+    not_authenticated,
+    on_a_websocket,
+    worded,
+)
 from fastapi_autumn._scope import RequestState, Runtime, RuntimeSource, current_request, header_of, request_state, share
-from fastapi_autumn.charge import Charge
+from fastapi_autumn.charge import Charge, note_observed
 from fastapi_autumn.errors import AutumnError, ConfigurationError
 from fastapi_autumn.models import Customer
 from fastapi_autumn.pricing import to_json_number
 from fastapi_autumn.settlement import Outcome, is_cheaper_when_gone
 from fastapi_autumn.settlement.replies import Attempt
 
-__all__ = ["AutumnMiddleware", "Identify", "from_request_user"]
+__all__ = ["AutumnMiddleware", "Identify", "RefusedCall", "from_request_user"]
 
 _log = logging.getLogger("fastapi_autumn")
 
@@ -55,6 +65,9 @@ class AutumnMiddleware:
         identify: Tells who is calling: a `Customer`, an id (a string, an integer or a UUID), or None for nobody (401).
             May be async, and may raise an HTTPException, which is sent as it is. None leaves it to the `customer`
             dependency of each gate.
+        refusals: How refusals are worded, of this class and of the gates below it: `"openai"` or `"anthropic"`, as
+            that provider's error object, so that its official client raises its own exceptions; or a function from a
+            `RefusedCall` to the JSON of the body. Default: that of `autumn`, or else FastAPI's shape.
 
     A WebSocket on a covered path is identified as well; nobody's is closed with 1008. Requests on other paths, OPTIONS
     and the lifespan pass untouched.
@@ -71,12 +84,16 @@ class AutumnMiddleware:
         paths: Sequence[str] | None = None,
         open_paths: Sequence[str] = (),
         identify: Identify | None = from_request_user,
+        refusals: Refusals | None = None,
     ) -> None:
         self.app = app
         self._autumn = autumn
         self._prefixes = _prefixes("paths", autumn.settings.paths if paths is None else paths)
         self._open_prefixes = _prefixes("open_paths", open_paths)
         self._identify = identify
+        chosen = refusals or getattr(autumn, "refusals", None)
+        self._dialect = None if chosen is None else dialect(chosen)
+        self._observes = autumn.settings.observes
         self._without_lifespan = _WithoutLifespan(autumn)
         # Tasks that nothing else refers to, so that they are not collected while they run.
         self._ending: set[asyncio.Task[None]] = set()
@@ -104,7 +121,7 @@ class AutumnMiddleware:
     def _document(self, app: Any) -> None:
         self._documented = app
         if hasattr(app, "openapi"):
-            document(app)
+            document(app, reworded=self._dialect is not None)
 
     def _covering(self, scope: Scope) -> str | None:
         """Return the longest prefix that covers the path; None if no prefix does, or somebody else's longer one."""
@@ -120,22 +137,25 @@ class AutumnMiddleware:
         return None if is_the_same and outer is not None and len(outer.prefix) >= len(full) else full
 
     async def _handle(self, runtime: Runtime, prefix: str, scope: Scope, receive: Receive, send: Send) -> None:
-        max_body_bytes = self._autumn.settings.max_body_bytes
+        # Nobody is refused where this only observes, and what it is for is the books, not the memory.
+        max_body_bytes = 0 if self._observes else self._autumn.settings.max_body_bytes
         length = header_of(scope, b"content-length") or ""
         # Before anybody is identified: what is announced to be too large is to cost nothing.
         if max_body_bytes and length.isdecimal() and int(length) > max_body_bytes:
-            await answer(body_too_large())(scope, receive, send)
+            await answer(body_too_large(), self._dialect)(scope, receive, send)
             return
         try:
             customer = await self._customer(HTTPConnection(scope))
         except HTTPException as error:
-            await _refuse(error, scope, receive, send)
+            await _refuse(error, self._dialect, scope, receive, send)
             return
         if customer is not None:
             await self._ensure(runtime, customer)
         state = RequestState(runtime, customer, scope["path"], prefix)
+        if self._observes and customer is None and self._identify is not None:
+            state.observed.append("not_authenticated")
         share(scope, state)
-        watch = _Watch(state, scope, receive, send, max_body_bytes=max_body_bytes)
+        watch = _Watch(state, scope, receive, send, max_body_bytes=max_body_bytes, dialect=self._dialect)
         token = current_request.set(state)
         try:
             await self.app(scope, watch.receive, watch.send)
@@ -177,10 +197,17 @@ class AutumnMiddleware:
         """
         if self._identify is None:
             return None
-        found = self._identify(connection)
-        customer = customer_from(await found if inspect.isawaitable(found) else found)
+        try:
+            found = self._identify(connection)
+            customer = customer_from(await found if inspect.isawaitable(found) else found)
+        except HTTPException:
+            if not self._observes:
+                raise
+            customer = None
         if customer is None:
-            raise not_authenticated()
+            if not self._observes:
+                raise not_authenticated()
+            note_observed("not_authenticated", f"{connection.scope['type']} {connection.url.path}", "")
         return customer
 
     def _is_emulators_page(self, path: str) -> bool:
@@ -209,12 +236,12 @@ def _longest(prefixes: Sequence[str], path: str) -> str | None:
     return max(covering, key=len, default=None)
 
 
-async def _refuse(error: HTTPException, scope: Scope, receive: Receive, send: Send) -> None:
+async def _refuse(error: HTTPException, dialect: Dialect | None, scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "websocket":
         closing = on_a_websocket(error)
         await WebSocketClose(closing.code, closing.reason)(scope, receive, send)
     else:
-        await answer(error)(scope, receive, send)
+        await answer(error, dialect)(scope, receive, send)
 
 
 def _close(state: RequestState, outcome: Outcome) -> None:
@@ -263,9 +290,11 @@ class _Watch:
 
     __slots__ = (
         "_body_bytes",
+        "_dialect",
         "_max_body_bytes",
         "_receive",
         "_receiving",
+        "_reworded",
         "_scope",
         "_seen",
         "_send",
@@ -273,12 +302,24 @@ class _Watch:
         "_too_large",
     )
 
-    def __init__(self, state: RequestState, scope: Scope, receive: Receive, send: Send, *, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        state: RequestState,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        max_body_bytes: int,
+        dialect: Dialect | None,
+    ) -> None:
         self._state = state
         self._scope = scope
         self._receive = receive
         self._send = send
         self._max_body_bytes = max_body_bytes
+        self._dialect = dialect
+        # Whether the answer was worded here, so that what the application makes of the refusal goes nowhere.
+        self._reworded = False
         self._body_bytes = 0
         self._too_large: HTTPException | None = None
         self._receiving = 0
@@ -308,10 +349,36 @@ class _Watch:
     async def send(self, message: Message) -> None:
         if self._too_large is not None and await self.refuse_large_body():
             return
-        if message["type"] == "http.response.start" and message["status"] < HTTPStatus.BAD_REQUEST:
+        if self._reworded:
+            return
+        if message["type"] == "http.response.start":
+            if self._state.refused is not None and await self._reword(message):
+                return
             given = list(message.get("headers", ()))
-            message = {**message, "headers": [*given, *_credit_headers(self._state.charges, given)]}
+            if self._state.runtime.charges.settings.observes:
+                message = {**message, "headers": [*given, *_observed_headers(self._state)]}
+            elif message["status"] < HTTPStatus.BAD_REQUEST:
+                message = {**message, "headers": [*given, *_credit_headers(self._state.charges, given)]}
         await self._pass_on(message)
+
+    async def _reword(self, start: Message) -> bool:
+        """Answer a refusal in the caller's dialect in place of the application. False: it has answered otherwise."""
+        error, dialect = self._state.refused
+        dialect = dialect or self._dialect
+        if dialect is None:
+            return False
+        response = worded(error, dialect)
+        if start["status"] != response.status_code:
+            return False
+        # What other middleware has added stays, such as the headers without which a page may not read the answer.
+        own = {name for name, _ in response.raw_headers}
+        response.raw_headers = [
+            *((name, value) for name, value in start.get("headers", ()) if name.lower() not in own),
+            *response.raw_headers,
+        ]
+        self._reworded = True
+        await response(self._scope, self._receive, self._pass_on)
+        return True
 
     async def refuse_large_body(self) -> bool:
         """Answer 413 in place of the application, which may have made anything of the exception. False: no need to."""
@@ -319,7 +386,7 @@ class _Watch:
             return False
         # What has begun is ended by the server, which breaks it off.
         if not self._state.ending.started:
-            await answer(self._too_large)(self._scope, self._receive, self._pass_on)
+            await answer(self._too_large, self._dialect)(self._scope, self._receive, self._pass_on)
         return True
 
     async def _pass_on(self, message: Message) -> None:
@@ -355,6 +422,14 @@ class _Watch:
             with CancelScope() as at_once:
                 at_once.cancel()
                 self._seen = await self._next()
+
+
+def _observed_headers(state: RequestState) -> list[tuple[bytes, bytes]]:
+    """Tell what would have become of a call: nothing is said of those that no gate looked at."""
+    codes = [*state.observed, *(charge.would_refuse for charge in state.charges if charge.would_refuse is not None)]
+    if not codes and not state.charges:
+        return []
+    return [(b"autumn-observed", (codes[0] if codes else "allowed").encode())]
 
 
 def _credit_headers(charges: Sequence[Charge], given: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

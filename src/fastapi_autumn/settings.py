@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from .errors import ConfigurationError
 
-__all__ = ["API_VERSION", "LIVE_KEYS", "AutumnSettings", "Charging", "OnUnavailable", "WhenCutOff"]
+__all__ = ["API_VERSION", "LIVE_KEYS", "AutumnSettings", "Charging", "Mode", "OnUnavailable", "WhenCutOff"]
 
 API_VERSION = "2.3.0"
 """The version of Autumn's API whose answers this package reads."""
@@ -21,6 +21,7 @@ API_VERSION = "2.3.0"
 Charging = Literal["deduct", "hold"]
 WhenCutOff = Literal["hold", "deny"]
 OnUnavailable = Literal["deny", "allow"]
+Mode = Literal["enforce", "observe"]
 
 LIVE_KEYS = "am_sk_live_"
 """How a key begins that moves real money."""
@@ -81,6 +82,8 @@ class AutumnSettings(BaseSettings):
     ensure_ttl: float = Field(default=0.0, ge=0)
     """Seconds for which a customer once created is not confirmed again; 0 confirms on every request."""
 
+    mode: Mode = "enforce"
+    """`observe` looks everything up and counts it, refuses nobody and takes nothing: to see first what would happen."""
     charging: Charging = "deduct"
     """`deduct` takes the credits at once and gives them back on failure; `hold` reserves them until the call ends."""
     hold_ttl: float = Field(default=3600.0, ge=60, le=24 * 3600)
@@ -223,6 +226,11 @@ class AutumnSettings(BaseSettings):
                 "AUTUMN_BASE_URL is http and AUTUMN_SECRET_KEY is a live key: use https, or a proxy on this machine, "
                 "so that nobody on the way can read the key."
             )
+
+    @property
+    def observes(self) -> bool:
+        """Whether nobody is refused and nothing is taken."""
+        return self.mode == "observe"
 
     @property
     def is_live(self) -> bool:

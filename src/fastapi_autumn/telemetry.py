@@ -2,7 +2,7 @@
 
 from opentelemetry import metrics
 
-__all__ = ["charges", "outbox_unwritten", "refusals", "shortfalls"]
+__all__ = ["charges", "observed", "outbox_unwritten", "refusals", "shortfalls"]
 
 _meter = metrics.get_meter("fastapi_autumn")
 
@@ -11,6 +11,11 @@ charges = _meter.create_counter(
 )
 refusals = _meter.create_counter(
     "autumn.refusals", unit="{call}", description="Calls that were refused, by code, such as insufficient_credits."
+)
+observed = _meter.create_counter(
+    "autumn.observed",
+    unit="{call}",
+    description="Calls that AUTUMN_MODE=observe let through and that would have been refused, by code.",
 )
 outbox_unwritten = _meter.create_counter(
     "autumn.outbox.unwritten",

@@ -10,6 +10,7 @@ from fastapi_autumn.charge._charge import Charge
 from fastapi_autumn.charge._charges import Charges
 from fastapi_autumn.charge._delivery import Delivery
 from fastapi_autumn.charge._metered import Failed, Metered
+from fastapi_autumn.charge._observing import ObservingCharges, note_observed
 from fastapi_autumn.charge._quotes import Estimate, Requirement
 
 __all__ = [
@@ -20,8 +21,10 @@ __all__ = [
     "Estimate",
     "Failed",
     "Metered",
+    "ObservingCharges",
     "Part",
     "Requirement",
     "Step",
     "StepRecord",
+    "note_observed",
 ]

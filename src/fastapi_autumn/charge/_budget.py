@@ -100,6 +100,7 @@ class _Pot:
         self.records: list[StepRecord] = []
         self.lock = lock or threading.RLock()
         self._progressed = progressed
+        self.exceeded: Callable[[BudgetExceeded], None] | None = None
         self._closed = False
         self._reserved = self._spent = self._broken_off = _NOTHING
         self._open: list[Step | _Pot] = []
@@ -128,6 +129,7 @@ class _Pot:
             BudgetExceeded: Not so much is left.
         """
         pot = _Pot(total, self._progressed, self.lock)
+        pot.exceeded = self.exceeded
         self._reserve(pot, total)
         return pot
 
@@ -137,7 +139,10 @@ class _Pot:
                 raise ConfigurationError("The budget has ended, so nothing can be taken from it any more.")
             if amount > self.left:
                 detail |= {"required": to_json_number(amount), "left": float(self.left)}
-                raise BudgetExceeded("What is left of the budget does not cover this step.", **detail)
+                error = BudgetExceeded("What is left of the budget does not cover this step.", **detail)
+                if self.exceeded is None:
+                    raise error
+                self.exceeded(error)
             self._reserved += amount
             self._open.append(what)
 
@@ -335,6 +340,10 @@ class Budget(Charge, Steps):
     def metered(self) -> bool:
         """Whether what it costs depends on what it uses. It does."""
         return True
+
+    def let_through(self, note: Callable[[str, str], None]) -> None:
+        """Note steps that do not fit, by code and message, instead of refusing them: `AUTUMN_MODE=observe`."""
+        self._pot.exceeded = lambda error: note(error.code, error.message)
 
     def _the_meter(self) -> Meter:
         raise ConfigurationError("A budget has no price of its own: open a step of it, and report there what it used.")

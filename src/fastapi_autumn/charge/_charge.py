@@ -35,6 +35,7 @@ class Charge(Metered):
         cost: What the call costs as far as it is decided: `credits`, or what it came to instead.
         balance: What the customer had left afterwards, or None when Autumn could not say.
         verified: False when Autumn could not be asked and the service chose to serve all the same.
+        would_refuse: The code with which the call would have been refused, where `AUTUMN_MODE=observe` let it through.
         rate: What the use costs, where the price is not fixed. Such a charge is *metered*: the most that the call can
             cost is held, and it ends at what `used` was told.
         bounds: What was held for; see `Metered`.
@@ -64,6 +65,7 @@ class Charge(Metered):
         "feature_id",
         "id",
         "verified",
+        "would_refuse",
     )
 
     def __init__(
@@ -104,6 +106,7 @@ class Charge(Metered):
         self.credits = self.cost = entry.credits
         self.balance = balance
         self.verified = verified
+        self.would_refuse: str | None = None
         # What an earlier attempt under the caller's key came to. Whoever hung up half-way and comes again is served for
         # that; if the whole answer costs more, `entry` is the difference.
         self._paid: Decimal | None = None

@@ -14,9 +14,9 @@ from starlette.requests import HTTPConnection
 from fastapi_autumn._attempts import begin, charged_for, paid_before
 from fastapi_autumn._identity import customer_from, entity_from
 from fastapi_autumn._openapi import Documented
-from fastapi_autumn._refusals import billing_unavailable, not_authenticated, on_a_websocket, refused
+from fastapi_autumn._refusals import Refusals, billing_unavailable, dialect, not_authenticated, on_a_websocket, refused
 from fastapi_autumn._scope import RequestState, request_state, watch_route
-from fastapi_autumn.charge import Charge, Charges, Estimate, Failed
+from fastapi_autumn.charge import Charge, Charges, Estimate, Failed, ObservingCharges
 from fastapi_autumn.errors import ConfigurationError, Refused, RequestRejected, Unavailable
 from fastapi_autumn.gate._model import checked_model, model_from_body, request_of
 from fastapi_autumn.gate._rules import PlanRules
@@ -59,6 +59,7 @@ class CreditGate(Documented):
         charging: Used instead of `AUTUMN_CHARGING`.
         idempotent: Whether a key that the caller sends (`AUTUMN_IDEMPOTENCY_HEADER`) makes several attempts cost once:
             409 while one is running or after it was answered, 422 for a key of another request.
+        refusals: Used instead of those of the middleware: how a refusal is worded.
 
     The route answers, in FastAPI's shape `{"detail": {"code": ..., "message": ...}}`: 400 for a model without a price,
     401, 402 with the balance, 403, 422 for a body without a single plain model, and 503 with Retry-After when Autumn
@@ -93,6 +94,7 @@ class CreditGate(Documented):
         bypass: Callable[[Request], bool | Awaitable[bool]] | None = None,
         charging: Charging | None = None,
         idempotent: bool = True,
+        refusals: Refusals | None = None,
     ) -> None:
         self._feature_id = feature_id
         self._entity_id = entity_id if isinstance(entity_id, str) else None
@@ -109,9 +111,10 @@ class CreditGate(Documented):
         self._budget = None if budget is None else exact_credits(budget)
         self._failed: Failed = failed or ("nothing" if budget is None else "used")
         self._idempotent = idempotent
+        self._refusals = None if refusals is None else dialect(refusals)
         self._has_customer = customer is not None
         amounts = (default_model, credits, estimate, failed, self._budget)
-        wanted = (feature_id, entity_id, properties, self._rules, bypass, charging, idempotent, amounts)
+        wanted = (feature_id, entity_id, properties, self._rules, bypass, charging, idempotent, refusals, amounts)
         self._arguments = (model, customer, *wanted)
         self._hash = hash((feature_id, self._entity_id, bypass, charging, self._has_customer))
         # Only the dependencies that were given are in the signature, so the others add no work.
@@ -159,25 +162,45 @@ class CreditGate(Documented):
         watch_route(connection.scope, state)
         try:
             payer = customer_from(customer) if self._has_customer else state.customer
-            if payer is None:
-                raise not_authenticated()
-            name = await self._model(connection) if model is None else checked_model(model)
-            charge = await self._open(
-                connection,
-                state,
-                payer,
-                name,
-                entity_id=entity_from(entity) or self._entity_id,
-                properties=properties or self._properties,
-                credits=credits,
-            )
+            charge = await self._unasked(connection, state, payer, model)
+            if charge is None:
+                if payer is None:
+                    raise not_authenticated()
+                charge = await self._open(
+                    connection,
+                    state,
+                    payer,
+                    await self._model(connection) if model is None else checked_model(model),
+                    entity_id=entity_from(entity) or self._entity_id,
+                    properties=properties or self._properties,
+                    credits=credits,
+                )
         except (HTTPException, RequestValidationError) as error:
+            state.refused = (error, self._refusals)
             if isinstance(connection, Request):
                 raise
             raise on_a_websocket(error) from None
         state.opened[self] = charge
         state.charges.append(charge)
         return charge
+
+    async def _unasked(
+        self, connection: HTTPConnection, state: RequestState, payer: Customer | None, model: str | None
+    ) -> Charge | None:
+        """Return a charge where there is nothing to ask Autumn about, and `AUTUMN_MODE=observe` refuses nobody."""
+        charges = state.runtime.charges
+        if not isinstance(charges, ObservingCharges):
+            return None
+        if payer is None:
+            return charges.unasked(
+                Customer("unidentified"), model or "unknown", "not_authenticated", budget=self._budget
+            )
+        try:
+            _ = await self._model(connection) if model is None else checked_model(model)
+        except RequestValidationError as error:
+            why = str(error.errors()[0]["msg"])
+            return charges.unasked(payer, "unknown", "invalid_model", budget=self._budget, why=why)
+        return None
 
     async def _model(self, connection: HTTPConnection) -> str:
         if self._budget is not None:
@@ -207,7 +230,7 @@ class CreditGate(Documented):
         if self._bypass is not None and await _answer(self._bypass(connection)):  # type: ignore[arg-type]
             return self._free(charges, payer, model)
         what = earlier = None
-        if self._idempotent and isinstance(connection, Request):
+        if self._idempotent and isinstance(connection, Request) and not charges.settings.observes:
             await begin(connection, state, payer)
             if state.attempt is not None:
                 feature = self._feature_id or charges.settings.feature_id
