@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import coverage
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -42,6 +43,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
     """Begin with what takes long, so that no worker is left with it alone at the end. The rest stays shuffled."""
     yield
     items.sort(key=lambda item: min((_LONG.index(name) for name in _LONG if item.get_closest_marker(name)), default=9))
+
+
+def pytest_sessionfinish() -> None:
+    """Keep what was measured, now: a process of pytest-xdist that takes more than ten seconds to end is killed."""
+    if (measured := coverage.Coverage.current()) is not None:
+        measured.save()
 
 
 @pytest.fixture(scope="session")

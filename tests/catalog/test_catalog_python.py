@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 
 from fastapi_autumn.catalog import Catalog, Variant, diff, render, render_types, validate
@@ -31,6 +32,7 @@ def test_generated_catalogs_validate(catalog):
     ] == []
 
 
+@pytest.mark.static  # Ruff is installed where types are checked, and nowhere else
 def test_formatters_leave_the_file_alone(pulled, tmp_path):
     """The layout is that of Ruff with its defaults, so that a project's formatter changes nothing."""
     for name, text in {**TEMPLATES, "pulled": render(pulled), "types": render_types(pulled)}.items():

@@ -142,3 +142,44 @@ async def test_slower_connection_is_closed(monkeypatch, resolve):
             await asyncio.sleep(0)
         with used:
             assert sorted(sock.fileno() < 0 for sock in sockets) == [False, True]
+
+
+async def test_last_attempt_is_waited_for(monkeypatch, resolve):
+    """All attempts are under way and there is no other address to try: the one that connects late is used."""
+    async with serve() as server:
+        resolve(*[("127.0.0.1", server.port)] * 2)
+        loop = asyncio.get_running_loop()
+        sock_connect = loop.sock_connect
+        begun = []
+
+        async def slowly(sock, to):
+            begun.append(sock)
+            while len(begun) < 2:
+                await asyncio.sleep(0)
+            for _ in range(5):  # until nothing is left to begin
+                await asyncio.sleep(0)
+            await sock_connect(sock, to)
+
+        monkeypatch.setattr(loop, "sock_connect", slowly)
+        (await open_socket("autumn.example", 80, delay=0)).close()
+
+
+async def test_connection_is_closed_when_the_call_ends_as_it_is_made(monkeypatch, resolve):
+    """An attempt connects in the moment in which its call is cancelled; its socket does not stay open."""
+    async with serve() as server:
+        resolve(*[("127.0.0.1", server.port)] * 2)
+        loop = asyncio.get_running_loop()
+        sock_connect = loop.sock_connect
+        sockets = []
+
+        async def cancelling(sock, to):
+            sockets.append(sock)
+            await sock_connect(sock, to)
+            call.cancel()
+
+        monkeypatch.setattr(loop, "sock_connect", cancelling)
+        call = asyncio.create_task(open_socket("autumn.example", 80, delay=60))
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+    assert [sock.fileno() for sock in sockets] == [-1]
