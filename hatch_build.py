@@ -8,6 +8,7 @@ from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 __all__ = ["ReadmeHook"]
 
+_IMAGE = re.compile(r"!\[[^\]]*\]\((?!https?://)[^)\s]+\)\n*")
 _RELATIVE_LINK = re.compile(r"\[([^\]]+)\]\((?!https?://|#)[^)\s]+\)")
 
 
@@ -17,4 +18,5 @@ class ReadmeHook(MetadataHookInterface):
     def update(self, metadata: dict[str, Any]) -> None:
         """Set `readme`, which pyproject.toml leaves to this hook."""
         text = (Path(self.root) / "README.md").read_text(encoding="utf-8")
+        text = _IMAGE.sub("", text)
         metadata["readme"] = {"content-type": "text/markdown", "text": _RELATIVE_LINK.sub(r"\1", text)}

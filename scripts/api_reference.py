@@ -53,7 +53,8 @@ def _section(name: str) -> Iterator[str]:
         return
     for member, found in _members(value):
         text = f"property {member}" if isinstance(found, property) else _signature(f"{name}.{member}", found)
-        yield f"### {name}.{member}\n"
+        # Whoever searches for a word wants the pages that explain it, and not one line of a docstring.
+        yield f"### {name}.{member} {{ data-search-exclude }}\n"
         if not isinstance(found, property):
             yield f"```text\n{text}\n```\n"
         yield _prose(found)

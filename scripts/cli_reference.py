@@ -26,10 +26,12 @@ def _section(*names: str) -> str:
     """The help of a command as it prints it in a terminal of 80 columns."""
     result = CliRunner().invoke(app, [*names, "--help"], prog_name="autumn", env={"COLUMNS": "80"})
     command = " ".join(["autumn", *names])
-    text = f"{'##' + '#' * len(names)} {command}\n\n```text\n{result.output.strip()}\n```\n"
     commands = result.output.partition("\nCommands:\n")[2].partition("\n\n")[0]
     # A line that goes on with its description is indented further than a name.
     below = [line.split()[0] for line in commands.splitlines() if line[2:3].strip()]
+    # Whoever searches for a word wants the pages that explain it, not a group of commands.
+    hidden = " { data-search-exclude }" if len(names) > 1 or below else ""
+    text = f"{'##' + '#' * len(names)} {command}{hidden}\n\n```text\n{result.output.strip()}\n```\n"
     return "\n".join([text, *(_section(*names, name) for name in below)])
 
 

@@ -138,6 +138,7 @@ def test_the_readme_of_the_wheel_has_no_dead_link(wheel: Path) -> None:
     assert text.startswith("# fastapi-autumn")
     targets = re.findall(r"\]\(([^)]+)\)", text)
     assert [target for target in targets if not target.startswith("https://")] == []
+    assert "![" not in text
 
 
 def test_the_wheel_works_by_itself(wheel: Path, tmp_path: Path) -> None:
