@@ -21,8 +21,9 @@ _BUSY = 2.0
 """Seconds for which a driver waits for a lock before it says so."""
 _STATEMENTS = 8
 """How many times a commit waits for a database that is slow."""
-_PATIENCE = 6.0
-"""Seconds after the last trouble in which a call may still be refused: a time-out, and a moment."""
+_PATIENCE = 16.0
+"""Seconds after the last trouble in which a call may still be refused: the longest pause of a circuit breaker between
+two looks, and a moment."""
 
 
 class Allowed(NamedTuple):
@@ -81,7 +82,9 @@ def expected(record: Record, scenario: Any) -> Allowed:
             return only(*amounts, why="killed while it ran, forgotten when the database was restored")
         return only(*amounts, why="killed while it ran")
     if decided_at is None:
-        return only(nothing, why="it never ended")
+        left_at = record.loop.stopped_at if killed_at is None else killed_at
+        last = scenario.world.now if left_at is None else left_at
+        return only(*_written_by(record, last, last, scenario), why="it never ended")
     amounts = {cost}
     if not record.said and (
         record.error == "CancelledError" or (record.plan["client"].get("cancels") and not record.chunks)

@@ -30,6 +30,9 @@ def rate_of(table: Mapping[str, Any]) -> Rate:
         TypeError: A value has the wrong type.
     """
     arguments = dict(table)
+    for name in ("images", "tiers"):
+        if not isinstance(arguments.get(name, {}), Mapping):
+            raise AmountError(f"{name} has to be a table of prices")
     for first, make in _BY_FIRST.items():
         if first in arguments:
             price = arguments.pop(first)
