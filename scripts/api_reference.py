@@ -88,6 +88,8 @@ def _signature(name: str, value: Any) -> str:
         r"\1",
         text,
     )
+    text = re.sub(r"Annotated\[(\w+), PlainSerializer\(.*?mode=None\)\]", r"\1", text)  # an amount, in JSON a number
+    text = re.sub(r"\*<class '?(\w+)'?>", r"Unpack[\1]", text)
     text = re.sub(r"Optional\[((?:[^\[\]]|\[[^\[\]]*\])*)\]", r"\1 | None", text)  # Python 3.14 writes it so
     text = re.sub(r"'([A-Z][^']*)'", r"\1", text)  # a name that is written as a text, for cheap imports
     if len(name + text) <= 100:

@@ -49,6 +49,7 @@ NEXT = {
     "invalid_url": "Pass an https address, or a path of this site.",
     "plan_not_offered": "Show `GET /billing/plans`, or add the plan to `plans=`.",
     "feature_not_found": "Ask for a feature that `autumn features` shows.",
+    "credit_system": "Ask for one of the features in `features`, such as `ai_usage`.",
     "plan_is_free": "Do not offer to cancel a plan that costs nothing.",
     "busy": "Look at the customer's plans in a moment.",
     "outcome_unknown": "Look at the customer's plans before another try.",

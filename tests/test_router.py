@@ -233,6 +233,16 @@ async def test_usage_of_an_unknown_feature_is_an_error(tmp_path):
         assert response.json()["detail"]["code"] == "feature_not_found"
 
 
+async def test_usage_of_a_credit_system_says_what_to_ask_for(tmp_path):
+    """The name that the balance shows has no usage of its own, and zeros would look like an answer."""
+    async with billing_service(tmp_path).calling() as client:
+        response = await client.get("/billing/usage?feature_id=ai_credits", headers=ADA)
+
+        assert response.status_code == 422
+        assert response.json()["detail"]["code"] == "credit_system"
+        assert response.json()["detail"]["features"] == ["ai_usage"]
+
+
 async def test_plan_can_be_previewed_cancelled_and_kept(tmp_path):
     """From the price to the end of a subscription and back, with nothing but the routes."""
     service = billing_service(tmp_path)

@@ -328,13 +328,17 @@ class EventAggregate(_Answer):
 
 
 class Feature(_Answer):
-    """A feature as Autumn keeps it. `type` is metered, boolean, credit_system or ai_credit_system."""
+    """A feature as Autumn keeps it. `type` is metered, boolean, credit_system or ai_credit_system.
+
+    `credit_schema` of a credit system has what its credits pay for: bodies with `metered_feature_id` and `credit_cost`.
+    """
 
     id: str
     name: str | None
     type: str
     consumable: bool = False
     archived: bool = False
+    credit_schema: tuple[dict[str, Any], ...] | None = None
 
 
 class Plan(_Answer):

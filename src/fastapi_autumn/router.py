@@ -150,7 +150,7 @@ def billing_router(
 def _add_what_there_is(
     router: APIRouter, paying: _Dependency, runtime: _Dependency, offer: Offer, *, public_plans: bool
 ) -> None:
-    features = Cached(_feature_ids)
+    features = Cached(_features)
     Paying = Annotated[Customer, Depends(paying)]  # noqa: N806 - a type
     Running = Annotated[Runtime, Depends(runtime)]  # noqa: N806 - a type
 
@@ -175,8 +175,16 @@ def _add_what_there_is(
         entity_id: Annotated[str | None, Query(min_length=1)] = None,
     ) -> EventAggregate:
         """What the customer used, by period and in total."""
-        if feature_id not in await features.get(running) and feature_id not in await features.get(running, newer=True):
+        known = await features.get(running)
+        if feature_id not in known and feature_id not in (known := await features.get(running, newer=True)):
             raise refusal(HTTPStatus.NOT_FOUND, "feature_not_found", "There is no such feature.")
+        if known[feature_id]:
+            raise refusal(
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+                "credit_system",
+                "Nothing is counted under a credit system; ask for what its credits pay for.",
+                features=known[feature_id],
+            )
         await running.customers.exists(customer)
         events = running.client.front_end.events
         return await events.aggregate(customer.id, feature_id, entity_id=entity_id, range=range)
@@ -287,8 +295,12 @@ async def _offered(offer: Offer, running: Runtime, body: PreviewRequest) -> Plan
     return plan
 
 
-async def _feature_ids(client: Operations) -> frozenset[str]:
-    return frozenset(feature.id for feature in await client.features.list())
+async def _features(client: Operations) -> dict[str, list[str]]:
+    """Return the ids of all features, each with the features that it pays for."""
+    return {
+        feature.id: [str(one["metered_feature_id"]) for one in feature.credit_schema or ()]
+        for feature in await client.features.list()
+    }
 
 
 _THE_CALLERS_FAULT = {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}
