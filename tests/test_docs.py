@@ -3,10 +3,13 @@
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -106,6 +109,62 @@ def test_errors_are_those_of_the_code():
 
     assert f"```text\n{picture}\n```" in page
     assert {code for code in codes if f"`{code}`" in page} == codes
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """The documentation, built in a directory of its own."""
+    directory = tmp_path_factory.mktemp("documentation")
+    shutil.copytree(ROOT / "docs", directory / "docs")
+    shutil.copy(ROOT / "zensical.toml", directory)
+    command = [str(Path(sys.executable).with_name("zensical")), "build", "--strict"]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return directory / "site"
+
+
+class _Page(HTMLParser):
+    """What a page links to, what it loads, and where it can be linked to."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.loads: list[str] = []
+        self.anchors = {""}
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        given = {name: value for name, value in attrs if value}
+        self.anchors |= {given[name] for name in ("id", "name") if name in given}
+        if tag == "a" and "href" in given:
+            self.links.append(given["href"])
+        elif tag in {"img", "script", "link", "iframe"}:
+            self.loads += [given[name] for name in ("src", "href") if name in given]
+
+
+def test_no_link_is_dead_and_nothing_comes_from_elsewhere(site):
+    """Every link leads to a page, and to a place on it; the pages work from files, and load nothing from elsewhere."""
+    pages = {file: _Page(file.read_text(encoding="utf-8")) for file in site.rglob("*.html") if file.name != "404.html"}
+    dead, loaded = [], []
+    for file, page in pages.items():
+        for link in page.links:
+            target, _, anchor = unquote(link).partition("#")
+            if not re.match(r"[a-z]+:", target):
+                found = pages.get((file.parent / target).resolve() if target else file)
+                if found is None or anchor not in found.anchors:
+                    dead.append((file.name, link))
+        loaded += [address for address in page.loads if re.match(r"(https?:)?//", address)]
+
+    assert len(pages) > 25
+    assert (dead, loaded) == ([], [])
+
+
+def test_every_page_has_a_description_of_its_own():
+    """What a search engine shows of a page says what is on it."""
+    found = [re.match(r"---\ndescription: (.+)\n---\n", page.read_text(encoding="utf-8")) for page in PAGES]
+
+    assert [page.name for page, match in zip(PAGES, found, strict=True) if match is None] == []
+    assert len({match[1] for match in found}) == len(PAGES)
 
 
 def test_every_page_is_in_the_navigation():
