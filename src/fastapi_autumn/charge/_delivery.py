@@ -302,7 +302,10 @@ class Delivery:
         if isinstance(error, RateLimited | Overloaded):
             # Nothing was tried.
             attempts = entry.attempts
-        return entry._replace(attempts=attempts, due_at=self._now() + int(pause), last_error=str(error))
+        # A row may be claimed too early, by a clock that is ahead until Autumn's first answer corrects it. What the log
+        # may be trusted from must not be forgotten then.
+        due_at = max(entry.due_at, self._now() + int(pause))
+        return entry._replace(attempts=attempts, due_at=due_at, last_error=str(error))
 
 
 def _details(entry: Entry) -> dict[str, Any] | None:
