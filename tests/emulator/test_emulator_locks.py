@@ -104,3 +104,17 @@ async def test_a_denied_hold_does_not_look_at_its_id(autumn):
     denied = await hold(autumn, "h", 100)
     assert (denied.status_code, denied.json()["allowed"]) == (200, False)
     assert (await hold(autumn, "h", 1)).status_code == 409
+
+
+async def test_a_hold_may_outlive_its_entity(autumn, time):
+    """A hold of an entity that is gone comes back by itself, usage limits or not, and stops nobody else."""
+    await autumn.ok("entities.create", customer_id="ann", entity_id="e1", feature_id="seats")
+    limit = {"feature_id": "usage", "limit": 30, "interval": "day", "enabled": True}
+    await autumn.ok("customers.update", customer_id="ann", billing_controls={"usage_limits": [limit]})
+    lock = {"enabled": True, "lock_id": "h", "expires_at": time.now + HOUR}
+    use = {"customer_id": "ann", "feature_id": "usage", "entity_id": "e1"}
+    await autumn.ok("balances.check", **use, required_balance=5, lock=lock)
+    await autumn.ok("entities.delete", customer_id="ann", entity_id="e1")
+    time.now += HOUR
+    await autumn.ok("customers.get_or_create", customer_id="bob")
+    assert await autumn.remaining() == 50

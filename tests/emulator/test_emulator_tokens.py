@@ -88,3 +88,15 @@ async def test_without_genai_prices_three_models_are_known(monkeypatch):
     monkeypatch.setitem(sys.modules, "genai_prices.data_snapshot", None)
     assert genai_rates("openai", "gpt-4o", START) == built_in_rates("openai", "gpt-4o")
     assert genai_rates("openai", "o3", START) is None
+
+
+async def test_tokens_of_an_entity_that_is_not_there_are_refused():
+    """As with every other use: 404, and nothing is taken."""
+    emulator = Emulator(":memory:", catalog=CATALOG)
+    async with EmulatorClient(emulator) as autumn:
+        await autumn.ok("customers.get_or_create", customer_id="ann")
+        body = {"model_id": "openai/gpt-4o", "input_tokens": 1_000_000, "output_tokens": 0, "entity_id": "gone"}
+        answer = await autumn.call("balances.track_tokens", customer_id="ann", **body)
+        assert (answer.status_code, answer.json()["code"]) == (404, "entity_not_found")
+        assert await autumn.remaining(feature_id="dollars") == 100
+    emulator.close()

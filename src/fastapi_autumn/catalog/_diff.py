@@ -56,6 +56,9 @@ def settled(catalog: Catalog) -> Catalog:
     wire = catalog.to_wire()
     archived = {feature.id for feature in catalog.features if feature.archived}
     features = [{**entry, "archived": entry["feature_id"] in archived} for entry in wire["features"]]
+    for feature in features:
+        if feature.get("default_markup") == 0:
+            del feature["default_markup"]
     found = Catalog.from_wire(features, _filled_in(wire["plans"]))
     order = {key: index for index, key in enumerate(catalog.ids())}
     return Catalog(

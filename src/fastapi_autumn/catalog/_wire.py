@@ -157,7 +157,7 @@ def plan_from_wire(wire: Mapping[str, Any]) -> Plan:
     return Plan(
         id=_id(wire, "plan_id"),
         name=wire["name"],
-        description=wire.get("description"),
+        description=wire.get("description") or None,
         group=wire.get("group") or "",
         add_on=bool(wire.get("add_on")),
         auto_enable=bool(wire.get("auto_enable")),

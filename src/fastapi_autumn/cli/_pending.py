@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -122,9 +122,15 @@ def preview_body(local: Catalog) -> dict[str, Any]:
     return body
 
 
-def update_body(local: Catalog, intents: Mapping[str, Intent]) -> dict[str, Any]:
-    """The body of catalog.update, with what was decided."""
+def update_body(local: Catalog, intents: Mapping[str, Intent], changes: Iterable[Change] = ()) -> dict[str, Any]:
+    """The body of catalog.update, with what was decided, and emptied what the `changes` take away.
+
+    Autumn leaves what a body does not name as it is, so that a description that is gone from the file would stay.
+    """
     body = local.to_wire()
+    for change in changes:
+        if change.action == "update":
+            _empty(body, change)
     skipped: list[str] = []
     for plan in body["plans"]:
         intent = intents.get(plan["plan_id"])
@@ -141,6 +147,32 @@ def update_body(local: Catalog, intents: Mapping[str, Intent]) -> dict[str, Any]
                 for one in kept
             ]
     return {**body, "skip_plan_ids": skipped}
+
+
+_EMPTY: Mapping[tuple[str, str], Any] = {
+    ("feature", "event_names"): [],
+    ("feature", "model_markups"): None,
+    ("feature", "provider_markups"): None,
+    ("feature", "default_markup"): 0,
+    ("plan", "description"): "",
+}
+"""How Autumn is told that there is nothing: a markup has no other nothing than 0."""
+
+
+def _empty(body: dict[str, Any], change: Change) -> None:
+    listed = body["features"] if change.kind == "feature" else body["plans"]
+    entry = next((one for one in listed if one.get(f"{change.kind}_id") == change.id), None)
+    if entry is None:
+        return
+    for field in change.fields:
+        if field.after is not None:
+            continue
+        if (change.kind, field.path) in _EMPTY:
+            entry[field.path] = _EMPTY[change.kind, field.path]
+        elif change.kind == "plan" and field.path == "billing_controls":
+            entry[field.path] = {kind: [] for kind in field.before}
+        elif change.kind == "plan" and field.path.startswith("billing_controls."):
+            entry["billing_controls"].setdefault(field.path.split(".")[1], [])
 
 
 def _decided(intent: Intent) -> dict[str, Any]:
@@ -160,11 +192,16 @@ def _pending(local: Catalog, remote: Catalog, preview: Mapping[str, Any]) -> Pen
     blocked: list[str] = []
     decisions: list[Decision] = []
     variants = {variant.id for variant in (*local.variants, *remote.variants)}
+    archived = {("feature", one.id) for one in remote.features if one.archived}
+    archived |= {("plan", one.id) for one in remote.plans if one.archived}
     for key, change in _announced(preview, variants):
         # Autumn may see a change in what this package does not know; it is shown without its fields.
+        will_archive = bool(change.get("will_archive"))
+        if will_archive and key in archived:
+            continue  # Autumn would archive once more what is in the archive.
         if action := _ACTIONS.get(change.get("action", "none")):
             found.setdefault(key, Change(action, *key))
-        if change.get("will_archive"):
+        if will_archive:
             notes[key] = "archived and not deleted, because it is in use"
         if change.get("blocked") or change.get("action") == "conflict":
             blocked.append(f"{' '.join(key)}: {change.get('blocked_reason') or 'a conflict'}")

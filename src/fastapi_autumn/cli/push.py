@@ -185,7 +185,7 @@ def _ask(pending: Pending, settings: CommandSettings, *, yes: bool) -> None:
 async def _update(client: AutumnClient, local: Catalog, pending: Pending, decided: Mapping[str, Intent]) -> None:
     """Send the catalog. An error is looked into: Autumn says no when Stripe fails, and has then written everything."""
     try:
-        await client.call("catalog.update", update_body(local, decided))
+        await client.call("catalog.update", update_body(local, decided, pending.changes))
     except AutumnError as error:
         left = {(change.kind, change.id) for change in differences(local, await read_remote(client))}
         if not left.isdisjoint((change.kind, change.id) for change in pending.changes):

@@ -99,7 +99,7 @@ def in_force(customer: Customer, catalog: Catalog, kind: str, feature_id: str, e
     """List the entries for a feature that count: one, or one for each filter."""
     sources: list[Iterable[Document]] = [customer.billing_controls.get(kind) or ()]
     if entity_id is not None:
-        own = (customer.entity(entity_id).get("billing_controls") or {}).get(kind) or ()
+        own = _of_entity(customer, entity_id).get(kind) or ()
         sources.insert(0, [item | {"entity_id": entity_id} for item in own])
     found: dict[str, Document] = {}
     for items in sources:
@@ -122,7 +122,7 @@ def alerts(customer: Customer, catalog: Catalog, feature_id: str, entity_id: str
     One that names no feature is about every one.
     """
     if entity_id is not None:
-        sources = [customer.entity(entity_id).get("billing_controls") or {}]
+        sources = [_of_entity(customer, entity_id)]
     else:
         sources = [customer.billing_controls, *_of_plans(customer, catalog)]
     return [
@@ -131,6 +131,12 @@ def alerts(customer: Customer, catalog: Catalog, feature_id: str, entity_id: str
         for alert in controls.get("usage_alerts") or ()
         if alert["enabled"] and alert.get("feature_id") in (None, feature_id)
     ]
+
+
+def _of_entity(customer: Customer, entity_id: str) -> Document:
+    """Return an entity's own controls; none where it is gone, since a hold may outlive the entity that took it."""
+    found = next((entity for entity in customer.entities if entity["id"] == entity_id), {})
+    return found.get("billing_controls") or {}
 
 
 def window_key(limit: Document) -> str:

@@ -81,6 +81,8 @@ def track_tokens(call: Call) -> Any:
     counted = {name: count for name, count in usage.items() if count is not None}
     price = _tokens.price(system, model_id, counted, call.rates)
     with_key(call, fields)
+    if entity_id is not None:
+        customer.entity(entity_id)
     request = _Track(
         customer_id, price.cost, entity_id, {**price.properties, **(properties or {})}, None, behavior,
         skip_event=False,
