@@ -22,6 +22,7 @@ from fastapi_autumn.gate import _gate
 from fastapi_autumn.metering import _meter
 from fastapi_autumn.settlement import Outcome, entry, ledger, outbox, pending, rescue, sender
 from fastapi_autumn.settlement.entry import Doubt, Finalize, Look, Seal
+from fastapi_autumn.settlement.store import Delivered
 from simulation.memory import SimulatedStore
 from simulation.plan import generate
 from simulation.scenario import play
@@ -229,6 +230,22 @@ def _own_clock(_: Any) -> Any:
     return lambda self: self._machine.wall_ms()
 
 
+def _always_alive(_: Any) -> Any:
+    return property(lambda self: not self._stopping and self._alive_at is not None)
+
+
+def _of_anybody(original: Any) -> Any:
+    """Write what came of a delivery, whoever has claimed the row since."""
+
+    def write(self: Any, charge_id: str, change: Any, owner: str) -> None:
+        known = self.database.charges.get(charge_id)
+        if known is not None and isinstance(change, Delivered):
+            owner, known.lease_until = known.owner, known.lease_until or 1
+        original(self, charge_id, change, owner)
+
+    return write
+
+
 def _of_everybody(_: Any) -> Any:
     return lambda self: set(self.database.accounts) | {self.account.key_digest}
 
@@ -307,6 +324,8 @@ MUTATIONS = (
     _mutation("silence of a second is death", rescue.Rescuer, "__init__", _impatient, of="pauses database"),
     _mutation("nobody looks for dead workers", rescue.Rescuer, "look_round", _async(None)),
     _mutation("a claim is respected for no time", SimulatedStore, "claim", _unleased),
+    _mutation("a delivery counts whoever has the row by now", SimulatedStore, "_write", _of_anybody, of="pauses"),
+    _mutation("a worker that cannot write charges on", outbox.Outbox, "shows_life", _always_alive, of="database"),
     _mutation("another organisation's rows are delivered", SimulatedStore, "_accounts", _of_everybody),
     Mutation(
         "times are by each machine's own clock",

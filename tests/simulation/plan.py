@@ -171,6 +171,9 @@ def _database(draw: random.Random, plan: Plan, span: float) -> None:
     """The database is slow, locked, or away for one worker or all."""
     if len(plan["workers"]) == 1 and draw.random() < 0.5:
         plan["workers"].append({"start": 0.02})
+    if len(plan["workers"]) > 1 and draw.random() < 0.25:
+        _sever(draw, plan)
+        return
     for _ in range(draw.randint(1, 2)):
         what = draw.choice(["cut", "cut", "locked", "slow"])
         window = {
@@ -187,6 +190,20 @@ def _database(draw: random.Random, plan: Plan, span: float) -> None:
                 call["at"] = round(window["at"] + draw.uniform(20.0, window["for"]), 4)
         if draw.random() < 0.4:
             _end_of(draw, plan, span, at=window["at"] + draw.uniform(0, 0.7) * window["for"], worker=window["worker"])
+
+
+def _sever(draw: random.Random, plan: Plan) -> None:
+    """A worker is cut off from the database, charges on when others have settled what it left, and dies like that."""
+    worker = draw.randrange(len(plan["workers"]))
+    at, silence = draw.uniform(0.5, 5.0), 80.0 if plan["layer"] == "lean" else 160.0
+    seconds = silence + draw.uniform(30.0, 60.0)
+    plan["db_weather"].append(
+        {"fault": "cut", "worker": worker, "at": round(at, 3), "for": round(seconds, 3), "d": 0.0}
+    )
+    for call in draw.sample(plan["calls"], len(plan["calls"]) * 2 // 3):
+        call["at"] = round(at + draw.uniform(silence, seconds), 4)
+    end = {"fault": draw.choice(["kill", "kill", "stop"]), "worker": worker, "again": round(draw.uniform(0.3, 60.0), 3)}
+    plan["world"].append({**end, "at": round(at + seconds - draw.uniform(0.0, 15.0), 3)})
 
 
 def _deaths(draw: random.Random, plan: Plan, span: float) -> None:
@@ -220,11 +237,29 @@ def _pauses(draw: random.Random, plan: Plan, span: float) -> None:
     """Workers stand still, often for longer than a lease, and go on."""
     if len(plan["workers"]) == 1 and draw.random() < 0.8:
         plan["workers"].append({"start": 0.02})
+    if draw.random() < 0.3:
+        _overtake(draw, plan, span)
+        return
     for _ in range(draw.randint(1, 2)):
         fault: dict[str, Any] = {"fault": "pause", "worker": draw.randrange(len(plan["workers"]))}
         fault |= _when(draw, plan, span)
         fault["for"] = round(draw.choice([4.0, 35.0, 100.0, 170.0, 300.0]) * draw.uniform(0.7, 1.2), 3)
         plan["world"].append(fault)
+
+
+def _overtake(draw: random.Random, plan: Plan, span: float) -> None:
+    """A worker stands still with calls under way, and goes on while others are busy with what they took over."""
+    paused = draw.randrange(len(plan["workers"]))
+    at, silence = draw.uniform(0.8, span), 80.0 if plan["layer"] == "lean" else 160.0
+    seconds = silence + draw.uniform(0.0, 75.0)
+    plan["world"].append({"fault": "pause", "worker": paused, "at": round(at, 3), "for": round(seconds, 3)})
+    for call in draw.sample(plan["calls"], len(plan["calls"]) * 2 // 3):
+        call["at"] = round(max(0.5, at - draw.uniform(0.0, 1.5)), 4)
+    slow = {"fault": "slow_answer", "op": draw.choice([None, "seal", "track", "events"]), "worker": None}
+    d = round(draw.uniform(0.5, 4.5), 3)
+    plan["weather"].append(
+        {**slow, "at": round(at + silence - 2.0, 3), "for": 160.0, "p": draw.choice([0.3, 1.0]), "d": d}
+    )
 
 
 def _clocks(draw: random.Random, plan: Plan, span: float) -> None:
