@@ -236,10 +236,15 @@ def violations(scenario: Any) -> list[str]:
 def _is_a_shortfall(record: Record, asked: Decimal | None, allowed: Allowed, scenario: Any) -> bool:
     """Whether Autumn was asked for the right thing and could not move it: what had paid is no longer there.
 
-    A month that ended takes what was used in it along, a plan that was changed may, and what nobody has cannot be
-    taken. Then a row has to say so.
+    A month that ended takes what was used in it along, a plan that was changed may, and what is used up cannot be taken
+    again. Then a row has to say so.
     """
-    if not _lapses(record, scenario) or asked is None:
+    if asked is None:
+        return False
+    if record.plan["feature"] == "scarce" and scenario.may_be_taken_for_dead(record.loop):
+        # Others gave it back, and somebody else has used it when the worker comes back and takes it again.
+        return asked in allowed and scenario.falls_short(record)
+    if not _lapses(record, scenario):
         return False
     # What is learned from the log is what was asked for, and not what moved: see docs/simulation.md.
     from_the_log = record.number in scenario.network.troubled

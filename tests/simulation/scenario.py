@@ -473,6 +473,13 @@ class Scenario:
         expired = [charge for autumn in self.autumns for charge in autumn.expired]
         return any(charge in record.charge_ids or calls.get(charge) == record.number for charge in expired)
 
+    def may_be_taken_for_dead(self, loop: Any) -> bool:
+        """Whether a process was silent for so long that others may have settled its charges while it lived."""
+        silence = 2 * self.services[0].settings.outbox_lease
+        silences = [end - begin for begin, end in loop.pauses]
+        silences += [one["for"] for one in self.plan["db_weather"] if one.get("worker") in (None, loop.worker)]
+        return max(silences, default=0.0) > silence
+
     def stopped_unwritten(self, loop: Any) -> bool:
         """Whether the database was away when a process stopped in order, so that it could not write what it knew."""
         at = loop.stopped_at
