@@ -10,11 +10,12 @@ from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi import Depends, FastAPI, HTTPException, Request, WebSocket
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.sse import EventSourceResponse
 from pydantic import BaseModel
 from starlette.background import BackgroundTask
+from starlette.requests import HTTPConnection
 
 from fastapi_autumn import Autumn, AutumnMiddleware, Charge, CreditGate
 
@@ -53,6 +54,10 @@ class Record:
         self.refused_steps: list[tuple[int, Decimal]] = []
 
 
+_FAILURES = range(1011, 1015)
+"""The codes with which a handler says that it failed."""
+
+
 class _Ask(BaseModel):
     model: str
 
@@ -79,7 +84,7 @@ class Application:
             for feature in FEATURES:
                 self._add_routes(charging, feature)
 
-    def record(self, request: Request, charge: Charge | None) -> Record:
+    def record(self, request: HTTPConnection, charge: Charge | None) -> Record:
         """Note that the handler was reached."""
         record = self.records[int(request.headers["x-call"])]
         record.reached_at = self.world.now
@@ -201,6 +206,21 @@ class Application:
         async def unread(request: Request, charge: path_charge) -> Any:
             record = self.record(request, charge)
             return StreamingResponse(self.words(record, charge, record.plan["script"]))
+
+        @app.websocket(f"{prefix}/socket/{{model}}")
+        async def socket(websocket: WebSocket, charge: path_charge) -> None:
+            record = self.record(websocket, charge)
+            await websocket.accept()
+            for step in record.plan["script"]:
+                if step[0] == "word":
+                    await websocket.send_text("word")
+                elif step[0] == "close":
+                    if step[1] in _FAILURES:
+                        self.fail(record, f"closes with {step[1]}")
+                    await websocket.close(step[1])
+                    return
+                else:
+                    await self._step(record, charge, *step)
 
         @app.post(f"{prefix}/events", response_class=EventSourceResponse)
         async def events(request: Request, ask: _Ask, charge: body_charge) -> Any:

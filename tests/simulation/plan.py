@@ -349,7 +349,7 @@ def _attempts(draw: random.Random, plan: Plan, span: float) -> None:
     """Callers send a key of their own, and come again with it: at once, after they left, or much later."""
     calls = plan["calls"]
     # A gate reads the whole body of a request that has a key, so nobody sends more after the answer began.
-    for call in [one for one in calls if one["route"] not in ("door", "unread") and draw.random() < 0.4]:
+    for call in [one for one in calls if one["route"] not in ("door", "unread", "socket") and draw.random() < 0.4]:
         call["key"] = f"k{call['n']}"
         if draw.random() < 0.5:
             call["client"]["leaves"] = round(draw.choice([0.05, 0.3, 1.0]) * draw.uniform(0.2, 2), 4)
@@ -386,6 +386,25 @@ def _purchases(draw: random.Random, plan: Plan, span: float) -> None:
         draw.choice([_aimed, _deaths, _database, _commits])(draw, plan, span)
 
 
+def _sockets(draw: random.Random, plan: Plan, span: float) -> None:
+    """Calls are WebSockets: handlers stream, raise, return, or close them; callers hang up."""
+    for call in plan["calls"]:
+        script: list[Any] = []
+        for _ in range(draw.randint(0, 4)):
+            script += [["word"], ["sleep", round(draw.uniform(0.01, 0.5), 4)]]
+        if draw.random() < 0.25:
+            said = draw.choice([["refund"], ["keep"], ["settle", draw.choice(_SETTLING)]])
+            script.insert(draw.randrange(len(script) + 1), said)
+        if draw.random() < 0.5:
+            script.append(draw.choice([["raise"], ["close", 1000], ["close", 1011], ["close", 1013], ["close", 4000]]))
+        if draw.random() < 0.3:
+            call["client"]["leaves"] = round(draw.choice([0.03, 0.3, 1.0]) * draw.uniform(0.2, 2), 4)
+        call["client"].pop("junk", None)
+        call |= {"route": "socket", "script": script}
+    if draw.random() < 0.4:
+        draw.choice([_aimed, _deaths, _commits])(draw, plan, span)
+
+
 def _restore(draw: random.Random, plan: Plan, span: float) -> None:
     """The database comes back from an older copy."""
     plan["restore"] = {"at": round(draw.uniform(3, span + 60), 3), "age": round(draw.uniform(0.5, 30), 3)}
@@ -409,6 +428,7 @@ _THEMES = {
     "rolls": (_rolls, 1),
     "attempts": (_attempts, 1),
     "purchases": (_purchases, 1),
+    "sockets": (_sockets, 0.7),
 }
 """What may go wrong together, and how often it is drawn."""
-_FULL_ONLY = {"attempts", "purchases"}
+_FULL_ONLY = {"attempts", "purchases", "sockets"}

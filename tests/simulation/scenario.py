@@ -22,7 +22,7 @@ from simulation.memory import SimulatedDatabase
 from simulation.network import Network, SimulatedTransport
 from simulation.oracle import violations
 from simulation.plan import Plan
-from simulation.server import Exchange
+from simulation.server import Exchange, SocketExchange
 from simulation.world import EPOCH_MS, World
 
 __all__ = ["Scenario", "Verdict", "play"]
@@ -269,7 +269,8 @@ class Scenario:
 
     def serve(self, worker: "Worker", record: Record) -> None:
         """Begin one request."""
-        Exchange(self.world, worker.service.application.app, worker.loop, record).begin()
+        kind = SocketExchange if record.plan["route"] == "socket" else Exchange
+        kind(self.world, worker.service.application.app, worker.loop, record).begin()
 
     def _set_the_log(self, log: dict[str, Any]) -> None:
         world = self.world

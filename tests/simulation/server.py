@@ -13,7 +13,7 @@ from simulation.loop import ProcessLoop
 from simulation.network import CALL
 from simulation.world import World
 
-__all__ = ["Exchange"]
+__all__ = ["Exchange", "SocketExchange"]
 
 
 class Exchange:
@@ -70,6 +70,7 @@ class Exchange:
         record = self.record
         try:
             await self.app(self._scope(), self._receive(), self.send)
+            self.over()
         except BaseException as error:
             if self.loop.dead:
                 # Nothing of a killed process runs; this is Python, which clears away what it left.
@@ -89,6 +90,9 @@ class Exchange:
         how = "complete" if record.complete_at is not None else f"broken off {record.error}".rstrip()
         self.world.note(self.loop.name, f"call #{record.number} ends: {record.status} {how}, {record.chunks} parts")
         self.world.moment("ended", record.number)
+
+    def over(self) -> None:
+        """The application has returned."""
 
     def _scope(self) -> dict[str, Any]:
         plan = self.record.plan
@@ -174,3 +178,57 @@ class Exchange:
             record.complete_at = world.now
             if not self.gone.done():
                 self.gone.set_result(None)
+
+
+class SocketExchange(Exchange):
+    """One WebSocket. Its answer is complete when the application has returned or closed it, not as a failure."""
+
+    def _scope(self) -> dict[str, Any]:
+        plan = self.record.plan
+        path = f"/ai/{plan['charging']}/{plan['feature']}/socket/{plan['model']}"
+        plain = super()._scope()
+        changed = {"type": "websocket", "scheme": "ws", "path": path, "raw_path": path.encode(), "subprotocols": []}
+        return {name: value for name, value in plain.items() if name != "method"} | changed
+
+    def _receive(self) -> Any:
+        is_connected = False
+
+        async def receive() -> Any:
+            nonlocal is_connected
+            if not is_connected:
+                is_connected = True
+                return {"type": "websocket.connect"}
+            if not self.gone.done():
+                await asyncio.wait([self.gone])
+            return {"type": "websocket.disconnect", "code": 1005}
+
+        return receive
+
+    async def send(self, message: Any) -> None:
+        """Take what the application sends."""
+        record, world = self.record, self.world
+        what = message["type"]
+        if self.is_gone:
+            if what == "websocket.accept":
+                record.status = 200
+            if self.client["spec"] >= "2.4":
+                raise OSError("the client has left")
+        elif what == "websocket.accept":
+            record.status, record.answered_at = 200, world.now
+        elif what == "websocket.send":
+            record.chunks += 1
+            if "slow" in self.client:
+                await asyncio.sleep(self.client["slow"])
+        elif what == "websocket.close":
+            if record.status is None:
+                refused = 402 if message.get("reason") == "insufficient_credits" else 403
+                record.status = 503 if message["code"] == 1013 else refused
+            if record.failed_at is None:
+                record.complete_at = world.now
+            self.gone.set_result(None)
+
+    def over(self) -> None:
+        """The application has returned, and the server closes what it left open."""
+        record = self.record
+        if record.complete_at is None and record.failed_at is None and not self.is_gone and record.status == 200:
+            record.complete_at = self.world.now

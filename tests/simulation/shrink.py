@@ -136,7 +136,7 @@ def _plenty(call: dict[str, Any]) -> None:
 
 
 def _plain_route(call: dict[str, Any]) -> None:
-    if call["route"] in ("stream", "events", "door", "unread", "named", "file"):
+    if call["route"] in ("stream", "events", "door", "unread", "named", "file", "socket"):
         return
     call["route"] = "chat"
 
