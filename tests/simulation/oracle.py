@@ -172,12 +172,14 @@ def _is_last_moment(record: Record, decided_at: float, killed_at: float, scenari
     for window in scenario.plan["db_weather"]:
         begins, ends = window["at"], window["at"] + window["for"]
         concerned = window["fault"] in ("cut", "locked") and window.get("worker") in (None, record.loop.worker)
-        if concerned and begins - moments < decided_at and begins <= killed_at < ends + _AFTER_TROUBLE:
+        was_short = begins - decided_at - record.loop.stood_still(decided_at, begins) < moments
+        if concerned and was_short and begins <= killed_at < ends + _AFTER_TROUBLE:
             return True
     name = record.loop.name
     troubles = [at for at, who in scenario.database.troubles if who == name and at <= killed_at]
     if troubles and killed_at - troubles[-1] < _AFTER_TROUBLE + moments:
-        return decided_at > _begin_of_last_trouble(troubles) - _BUSY - moments
+        begins = _begin_of_last_trouble(troubles)
+        return begins - decided_at - record.loop.stood_still(decided_at, begins) < _BUSY + moments
     return False
 
 
@@ -254,9 +256,14 @@ def _is_a_shortfall(record: Record, asked: Decimal | None, allowed: Allowed, sce
     if record.loop.killed_at is not None and scenario.lost_its_hold(record):
         # Never written down, perhaps, and nobody looks for holds: they end by themselves. See docs/simulation.md.
         return True
+    if not scenario.falls_short(record):
+        return False
+    # Nobody knew of the grant that paid, or an attempt that moved nothing was made once more, because an answer was lost.
+    if record.number in scenario.network.troubled or record.loop.killed_at is not None:
+        return True
     # What a grant cannot take back comes as a new grant, and is no shortfall.
     may_fall_short = record.plan["feature"] != "topped_up" or scenario.has_bought_a_plan(record.plan["customer"])
-    return may_fall_short and asked in allowed and scenario.falls_short(record)
+    return may_fall_short and asked in allowed
 
 
 def _lapses(record: Record, scenario: Any) -> bool:
