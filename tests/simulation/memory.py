@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -209,9 +210,11 @@ class SimulatedReplies:
         self._store = store
         self._machine = machine
 
-    async def claim(self, key: str, fingerprint: str, *, worker_id: str, now: int) -> Any:
-        rows = await self._begin()
-        mine = Attempt(key, self._machine.new_id())
+    def new_attempt(self, key: str) -> Any:
+        return Attempt(key, self._machine.new_id())
+
+    async def claim(self, attempt: Any, fingerprint: str, *, worker_id: str, now: int) -> Any:
+        rows, key = await self._begin(), attempt.key
         row, found = rows.get(key), ()
         if row is not None:
             row.owner_lives = row.owner in self._store.database.workers
@@ -223,13 +226,13 @@ class SimulatedReplies:
         rows[key] = SimpleNamespace(
             fingerprint=fingerprint,
             standing="retrying" if found else "running",
-            attempt_id=mine.attempt_id,
+            attempt_id=attempt.attempt_id,
             owner=worker_id,
             charges=row.charges if row is not None and found else "[]",
             expires_at=row.expires_at if row is not None and found else now + LIFETIME_MS,
         )
         await self._end()
-        return Attempt(key, mine.attempt_id, found)
+        return replace(attempt, paid=found)
 
     async def finish(self, attempt: Any, standing: Any, charges: Any) -> None:
         rows = await self._begin()

@@ -258,7 +258,7 @@ def _is_a_shortfall(record: Record, asked: Decimal | None, allowed: Allowed, sce
         return True
     if not scenario.falls_short(record):
         return False
-    # Nobody knew of the grant that paid, or an attempt that moved nothing was made once more, because an answer was lost.
+    # An answer was lost: nobody knew of the grant that paid, or an attempt that moved nothing was made once more.
     if record.number in scenario.network.troubled or record.loop.killed_at is not None:
         return True
     # What a grant cannot take back comes as a new grant, and is no shortfall.

@@ -123,6 +123,9 @@ class Worker:
                 self.is_up = True
                 world.note(loop.name, "is up")
                 world.moment("up", self.number)
+                if self.is_replaced:
+                    # It was rolled before it was up.
+                    world.at(0.0, self.stop)
                 await stopping
                 if not loop.dead:
                     world.note(loop.name, "shuts down")

@@ -10,6 +10,7 @@ from fastapi_autumn.settlement import outbox, rescue, sender
 from fastapi_autumn.settlement.sql import SqlStore
 from simulation.loop import WorldMachine, current
 from simulation.memory import SimulatedReplies, SimulatedStore
+from simulation.network import CALL, SimulatedTransport
 
 __all__ = ["EmulatorMachine", "SimulatedAutumn", "enter", "leave", "poll_every", "slow_down"]
 
@@ -75,6 +76,7 @@ async def _in_a_thread(
 _senders: list[Any] = []
 _poll_seconds = 1.0
 _start = sender.Sender.start
+_new_charge_id = outbox.Outbox.new_charge_id
 _run_sync_in_worker_thread = vars(anyio_asyncio.AsyncIOBackend)["run_sync_in_worker_thread"]
 _often = (outbox._BEATS_PER_LEASE, rescue._ROUNDS_PER_LEASE)
 
@@ -85,16 +87,25 @@ def _start_and_remember(self: Any) -> None:
     _start(self)
 
 
+def _new_charge_id_of_a_call(self: Any) -> str:
+    # A call may come to more than one charge: what its handler says too late is one of its own.
+    charge = _new_charge_id(self)
+    SimulatedTransport.network.call_of_charge.setdefault(charge, CALL.get())
+    return charge
+
+
 def enter() -> None:
     """Have nothing of the package start a thread, or look for work more often than it is told."""
     _senders.clear()
     sender.Sender.start = _start_and_remember
+    outbox.Outbox.new_charge_id = _new_charge_id_of_a_call
     anyio_asyncio.AsyncIOBackend.run_sync_in_worker_thread = classmethod(_in_a_thread)
 
 
 def leave() -> None:
     """Give the package back what it had, or whatever else runs in this process polls and threads as a scenario does."""
     sender.Sender.start = _start
+    outbox.Outbox.new_charge_id = _new_charge_id
     outbox._BEATS_PER_LEASE, rescue._ROUNDS_PER_LEASE = _often
     anyio_asyncio.AsyncIOBackend.run_sync_in_worker_thread = _run_sync_in_worker_thread
 
