@@ -373,14 +373,12 @@ MUTATIONS = (
         layer="full",
         of="purchases",
     ),
-<<<<<<< HEAD
     _mutation("reports of one response add up", _meter, "_newest", lambda _: lambda old, new: old + new),
     _mutation(
         "what a run has used is not written down", _charge.Charge, "_write_progress", _nothing, of="deaths database"
     ),
     _mutation("steps take more than there is", _budget._Pot, "left", lambda _: Decimal(1000)),
     _mutation("a step that was broken off is free", _budget._Pot, "unknown", lambda _: lambda *_, **__: _ZERO),
-=======
     _mutation(
         "a WebSocket that is closed as failed is paid",
         _ending,
@@ -389,7 +387,6 @@ MUTATIONS = (
         layer="full",
         of="sockets",
     ),
->>>>>>> a6fe75f (Play WebSockets in the full layer of the simulated world)
     _mutation("a failed stream is paid", _ending.Ending, "route_exits", _nothing, layer="full"),
 )
 

@@ -118,13 +118,10 @@ def _decided(record: Record, price: Decimal) -> tuple[float | None, Decimal, str
     if ended is None:
         # The answer is whole, and something after it still runs when the process dies.
         return None, price, "not over"
-<<<<<<< HEAD
     if "use" in record.plan:
         return _metered(record, price, ended)
-=======
     if record.failed_at is not None and record.error == "WebSocketDisconnect":
         return ended, price, "the caller left before the handler could say that it failed"
->>>>>>> a6fe75f (Play WebSockets in the full layer of the simulated world)
     if record.failed_at is not None:
         return ended, Decimal(0), "the handler failed"
     if record.status is not None and record.status >= 400 and record.complete_at is not None:
