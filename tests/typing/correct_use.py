@@ -6,7 +6,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, assert_type
 
+import anthropic
 import httpx
+import openai
 from fastapi import APIRouter, Depends, FastAPI, Request
 from pydantic import SecretStr
 from starlette.requests import HTTPConnection
@@ -27,7 +29,10 @@ from fastapi_autumn import (
     __version__,
 )
 from fastapi_autumn.errors import InsufficientCredits, RequestRejected, Unavailable
+from fastapi_autumn.gate import model_gate
+from fastapi_autumn.middleware import RefusedCall
 from fastapi_autumn.models import CheckResult, CustomerRecord, Lock, Plan
+from fastapi_autumn.testing import fake_charge
 
 version: str = __version__
 
@@ -64,7 +69,16 @@ app = FastAPI(lifespan=autumn.lifespan)
 FastAPI(lifespan=lifespan, responses=RESPONSES)
 app.add_middleware(AutumnMiddleware, autumn=autumn, paths=["/ai"], identify=who_is_calling)
 app.add_middleware(AutumnMiddleware, autumn=autumn, identify=lambda connection: connection.headers.get("x-user"))
-app.add_middleware(AutumnMiddleware, autumn=autumn, identify=None)
+app.add_middleware(AutumnMiddleware, autumn=autumn, identify=None, refusals="openai")
+
+
+def in_our_words(refusal: RefusedCall) -> dict[str, object]:
+    """A dialect of one's own."""
+    return {"problem": refusal.code, "balance": refusal.detail.get("balance")}
+
+
+Autumn(settings, prices={"gpt-4o": 3}, refusals=in_our_words)
+app.dependency_overrides[model_gate] = fake_charge
 
 
 def model_in_query(request: Request) -> str:
@@ -84,6 +98,8 @@ async def chat(charge: ModelCharge) -> str:
     assert_type(charge.refund("no answer"), bool)
     assert_type(charge.keep(), bool)
     assert_type(charge.settle(credits=Decimal("0.5")), bool)
+    assert_type(charge.meter(openai.AsyncOpenAI()), openai.AsyncOpenAI)
+    assert_type(charge.meter(anthropic.Anthropic()), anthropic.Anthropic)
     return charge.model
 
 
@@ -99,6 +115,8 @@ async def worker() -> None:
     try:
         async with autumn.charge("ada", "gpt-4o", properties={"job": 1}) as charge:
             assert_type(charge, Charge)
+        async with autumn.budget("ada", 50) as budget:
+            assert_type(budget.meter(openai.AsyncOpenAI()), openai.AsyncOpenAI)
     except InsufficientCredits as refused:
         assert_type(refused.detail, dict[str, Any])
     except Unavailable as unavailable:

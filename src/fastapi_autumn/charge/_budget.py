@@ -5,7 +5,7 @@ once, at the end. Until then the outbox notes what the steps have come to, so a 
 """
 
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from fastapi_autumn.charge._metered import Metered
 from fastapi_autumn.charge._quotes import AskedFor, Estimate, Quote, quote
 from fastapi_autumn.errors import BudgetExceeded, ConfigurationError
 from fastapi_autumn.metering import Counts, Meter, Reading
+from fastapi_autumn.metering._clients import Client, metered_client
 from fastapi_autumn.pricing import PriceList, rounded_up, to_json_number
 from fastapi_autumn.pricing import credits as exact_credits
 from fastapi_autumn.settlement import Outcome, Verdict
@@ -293,6 +294,17 @@ class Steps:
         asked = await quote(self._prices, model, credits=credits, request=request, estimate=estimate)
         return self._pot.begin(model, asked)
 
+    def meter(self, client: Client, *, ask_for_usage: bool = True) -> Client:
+        """Return a copy of a provider's async client each of whose calls is a step: reserved before it is made.
+
+        A call that does not fit raises `BudgetExceeded`, and is not made. See `Metered.meter` for the rest.
+        """
+
+        async def begin(model: str, arguments: Mapping[str, Any]) -> Step:
+            return await self.open_step(model, request=arguments)
+
+        return metered_client(client, None, begin=begin, ask_for_usage=ask_for_usage)
+
     @asynccontextmanager
     async def budget(self, credits: Decimal | float | str) -> "AsyncIterator[Part]":  # noqa: A002 - Autumn's own word
         """Set `credits` of it aside for steps of their own, such as those of an agent that this one calls.
@@ -330,6 +342,8 @@ class Budget(Charge, Steps):
     """
 
     __slots__ = ("_pot", "_prices")
+
+    meter = Steps.meter
 
     def __init__(self, *arguments: Any, total: Decimal, prices: PriceList, **options: Any) -> None:
         super().__init__(*arguments, **options)

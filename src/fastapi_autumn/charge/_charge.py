@@ -97,7 +97,7 @@ class Charge(Metered):
         self._correct = correct
         # Whether the charge ended because its caller left, and the application has not said what it comes to.
         self._is_correctable = False
-        self._loop = asyncio.get_running_loop()
+        self._loop = _running_loop()
         # Decides which of two threads closes the charge. The event loop never waits for it longer than for a flag.
         self._lock = threading.Lock()
         self.id = entry.charge_id
@@ -183,7 +183,7 @@ class Charge(Metered):
         """Have what was used so far written down, where that is paid even if the process dies."""
         if self._journal is None:
             return
-        if _is_running(self._loop):
+        if self._loop is None or _is_running(self._loop):
             self._write_progress()
         else:
             self._loop.call_soon_threadsafe(self._write_progress)
@@ -248,7 +248,7 @@ class Charge(Metered):
 
     def _on_the_loop(self, do: Callable[..., None], *arguments: Any) -> None:
         """Hand something to the outbox. What wakes it up belongs to its event loop; `def` handlers run in threads."""
-        if _is_running(self._loop):
+        if self._loop is None or _is_running(self._loop):
             do(*arguments)
         elif not self._loop.is_closed():
             self._loop.call_soon_threadsafe(do, *arguments)
@@ -270,6 +270,14 @@ def ending(
             charge.finish(Outcome.GONE if isinstance(error, gone) else Outcome.FAILED)
         raise
     charge.finish(Outcome.DONE)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop; None where a test makes a charge by hand without one."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _is_running(loop: asyncio.AbstractEventLoop) -> bool:

@@ -5,6 +5,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from fastapi_autumn.metering import Counts, Meter, Reading, counts_of, response_id_of
+from fastapi_autumn.metering._clients import Client, metered_client
 from fastapi_autumn.metering._passed import by_characters, count_tokens, prepare
 from fastapi_autumn.pricing import CallRequest, Rate
 
@@ -74,6 +75,24 @@ class Metered:
         token for each four characters. The event at Autumn says which.
         """
         self._the_meter().passed(text, response_id)
+
+    def meter(self, client: Client, *, ask_for_usage: bool = True) -> Client:
+        """Return a copy of a provider's client whose calls are reported here by themselves.
+
+            client = charge.meter(AsyncOpenAI())
+
+        It takes the clients of the packages `openai` and `anthropic`, sync and async, and those of other providers that
+        are made with them. Plain, streamed and parsed responses are reported, and text that has passed when a stream
+        breaks. OpenAI's streams are asked for their usage; who did not ask for it does not get the chunk that has it.
+
+        Args:
+            client: It stays as it is, and shares its connections with the copy.
+            ask_for_usage: False for servers that do not know OpenAI's `stream_options`.
+
+        Raises:
+            ConfigurationError: It is no such client.
+        """
+        return metered_client(client, self, ask_for_usage=ask_for_usage)
 
     @property
     def used_so_far(self) -> Decimal:

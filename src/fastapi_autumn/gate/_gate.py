@@ -24,7 +24,7 @@ from fastapi_autumn.models import Customer
 from fastapi_autumn.pricing import credits as exact_credits
 from fastapi_autumn.settings import Charging
 
-__all__ = ["CreditGate", "ModelCharge", "charges_of"]
+__all__ = ["CreditGate", "ModelCharge", "charges_of", "model_gate"]
 
 _log = logging.getLogger("fastapi_autumn")
 
@@ -278,7 +278,10 @@ class CreditGate(Documented):
         return charges.free(payer, model)
 
 
-ModelCharge = Annotated[Charge, Depends(CreditGate())]
+model_gate = CreditGate()
+"""The dependency of `ModelCharge`, for `app.dependency_overrides` in tests."""
+
+ModelCharge = Annotated[Charge, Depends(model_gate)]
 """A charge for the model that the body names, in a route's signature.
 
     @app.post("/ai/chat")
