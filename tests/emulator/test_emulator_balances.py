@@ -100,3 +100,10 @@ async def test_a_use_that_is_left_behind_may_be_owed(autumn):
     await autumn.ok("balances.track", customer_id="ann", feature_id="usage", value=60)
     await autumn.ok("balances.delete", **GIFT, recalculate_balances=True)
     assert await parts(autumn) == {"month": -60}
+
+
+async def test_a_whole_number_without_end_is_no_number(autumn):
+    """A whole number that is past every float is infinity in JavaScript: 400, and nothing moves."""
+    answer = await autumn.call("balances.track", customer_id="ann", feature_id="usage", value=10**400)
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_inputs")
+    assert await autumn.remaining() == 50

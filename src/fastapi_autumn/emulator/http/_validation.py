@@ -85,7 +85,7 @@ class Fields:
         value = self._typed(name, "number", required=required, nullable=nullable)
         if not isinstance(value, int | float):
             return None
-        if not math.isfinite(value):
+        if not _is_finite(value):
             self.fail(name, "must be a number (received number)")
         elif least is not None and value < least:
             self.fail(name, f"Too small: expected number to be >={least}")
@@ -217,6 +217,14 @@ class Fields:
             self.fail(name, f"must be {article} {kind} (received {kind_of(value)})")
             return None
         return value
+
+
+def _is_finite(value: float) -> bool:
+    """Tell whether JavaScript would read the number as a finite one: Python's whole numbers have no end."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def kind_of(value: Any) -> str:
