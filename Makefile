@@ -40,10 +40,10 @@ fmt: $(STAMP)  ## Format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: $(STAMP) chromium node  ## Run every test
-	$(BIN)/python scripts/run_tests.py --only here
+test: $(STAMP) chromium node  ## Run every test, and on further Pythons what moves credits
+	$(BIN)/python scripts/run_tests.py --briefly
 
-test-everywhere: $(STAMP) chromium node  ## The same with coverage, under uvloop, on each Python found, and on the oldest dependencies
+test-everywhere: $(STAMP) chromium node  ## The same with coverage, under uvloop, all on each Python found, and on the oldest dependencies
 	$(BIN)/python scripts/run_tests.py
 
 # The tests of the demo's page drive it. Playwright's own download would be another 150 MB and another source.

@@ -1,9 +1,14 @@
-"""Runs every test, and says what came out. `make test` is this on the Python at hand, `make test-everywhere` all of it.
+"""Runs every test, and says what came out.
 
-1. The whole suite on the Python at hand; everywhere, with coverage.
+`make test-everywhere` is all of this:
+
+1. The whole suite on the Python at hand, with coverage.
 2. Transports and client under uvloop.
 3. What depends on the interpreter, on each further Python from 3.11 to 3.14 that is found.
 4. The same with the oldest direct dependencies that pyproject.toml allows.
+
+`make test` is `--briefly`, a third of it: the first without coverage, and of the third only what moves credits and what
+talks to Autumn.
 
 An environment for each is made beside `.venv` and kept; it is made anew when the dependencies change.
 """
@@ -29,6 +34,9 @@ VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 
 # The official clients, a browser, the documentation and static analysis say the same on every Python.
 DEPENDS_ON_THE_INTERPRETER = "not interop and not browser and not docs and not static"
+
+# What loses or invents credits if an interpreter runs it in another way, and what holds the connections.
+MOVES_CREDITS = [f"tests/{room}" for room in ("charge", "client", "settlement", "transports")]
 
 # Their own requirements decide which of them fit to the oldest dependencies.
 BUILD_ON_OURS = {"granian", "hypercorn", "openai", "opentelemetry-sdk", "respx", "schemathesis", "sse-starlette"}
@@ -149,40 +157,39 @@ def oldest_constraints() -> Path:
     return written
 
 
-def plan(here: Path, *, only: str | None) -> Iterator[Run]:
+def plan(here: Path, *, only: str | None, briefly: bool) -> Iterator[Run]:
     """All runs, in order; environments are made on the way."""
     pytest = ["-m", "pytest"]
+    portable = [*pytest, "-m", DEPENDS_ON_THE_INTERPRETER]
     current = "{}.{}".format(*sys.version_info[:2])
     found = interpreters()
     print("found Python " + ", ".join(f"{version} ({python})" for version, python in found.items()))
     if missing := [version for version in VERSIONS if version not in found]:
         print(f"not found, so not tested: Python {', '.join(missing)}")
-    if only == "here":
+    if only == "here" or (briefly and only is None):
         yield Run(f"Python {current}", here, pytest)
-    if only is None:
+    elif only is None:
         yield Run(f"Python {current}, everything", here, ["-m", "coverage", "run", *pytest])
-    if only in {None, "uvloop"}:
+    if only == "uvloop" or not (briefly or only):
         yield Run(f"Python {current}, under uvloop", here, [*pytest, "tests/transports", "tests/client", "--uvloop"])
     for version, python in found.items():
         if version != current and only in {None, version}:
-            yield Run(
-                f"Python {version}",
-                environment(version, python, CONSTRAINTS),
-                [*pytest, "-m", DEPENDS_ON_THE_INTERPRETER],
-            )
-    if only in {None, "oldest"}:
+            made = environment(version, python, CONSTRAINTS)
+            name = f"Python {version}, what moves credits" if briefly else f"Python {version}"
+            yield Run(name, made, [*portable, *(MOVES_CREDITS if briefly else [])])
+    if only == "oldest" or not (briefly or only):
         version, python = next(iter(found.items()))
         oldest = environment("oldest", python, oldest_constraints(), without=["schemathesis"])
-        arguments = [*pytest, "-m", DEPENDS_ON_THE_INTERPRETER, *FOR_THE_OLDEST]
-        yield Run(f"Python {version}, oldest dependencies", oldest, arguments)
+        yield Run(f"Python {version}, oldest dependencies", oldest, [*portable, *FOR_THE_OLDEST])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=["here", "uvloop", "oldest", *VERSIONS], help="one of the runs")
+    parser.add_argument("--briefly", action="store_true", help="on further Pythons only what moves credits")
     chosen, options = parser.parse_known_args()
     runs = []
-    for run in plan(Path(sys.executable), only=chosen.only):
+    for run in plan(Path(sys.executable), only=chosen.only, briefly=chosen.briefly):
         run.start(["-n", "auto", "--durations", "20", *options])
         runs.append(run)
         if run.name.endswith("everything"):
