@@ -11,21 +11,21 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "src/fastapi_autumn/"
 
-# Percent of lines and branches. What moves credits is covered to the last branch.
+# Percent of lines and branches, as was reached and rounded down. Raise them with what is covered, and never lower them.
 FLOORS = {
-    "settlement": 85.0,
-    "charge": 85.0,
-    "gate": 85.0,
-    "middleware": 85.0,
-    "_ending": 85.0,
-    "_attempts": 85.0,
-    "_identity": 85.0,
-    "_refusals": 85.0,
-    "client": 85.0,
-    "transports": 85.0,
-    "pricing": 85.0,
+    "settlement": 98.0,
+    "charge": 95.0,
+    "gate": 99.0,
+    "middleware": 99.0,
+    "_ending": 100.0,
+    "_attempts": 100.0,
+    "_identity": 100.0,
+    "_refusals": 100.0,
+    "client": 99.0,
+    "transports": 97.0,
+    "pricing": 99.0,
 }
-FLOOR_OVERALL = 80.0
+FLOOR_OVERALL = 97.0
 
 
 def measured() -> dict[str, dict[str, Any]]:

@@ -41,7 +41,7 @@ MOVES_CREDITS = [f"tests/{room}" for room in ("charge", "client", "settlement", 
 # Their own requirements decide which of them fit to the oldest dependencies.
 BUILD_ON_OURS = {"granian", "hypercorn", "openai", "opentelemetry-sdk", "respx", "schemathesis", "sse-starlette"}
 
-# Old packages use what new ones deprecate. The schemathesis that fits stops every pytest, so it is not installed. And the
+# Old packages use what new ones deprecate. The schemathesis that fits stops every pytest, so it is not installed; the
 # oldest FastAPI has no event streams of its own (`fastapi.sse`).
 WITHOUT_SCHEMATHESIS = ["tests/emulator/test_emulator_contract.py", "tests/demo_app/test_fuzz.py"]
 WITHOUT_EVENT_STREAMS = ["tests/simulation"] + [

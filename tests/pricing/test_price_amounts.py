@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fastapi_autumn.errors import AmountError
 from fastapi_autumn.pricing import credits as to_credits
-from fastapi_autumn.pricing import to_json_number
+from fastapi_autumn.pricing import rounded_up, to_json_number
 
 
 @pytest.mark.parametrize(
@@ -85,3 +85,11 @@ def test_an_accepted_amount_survives_json(value):
 def test_a_whole_amount_is_sent_as_an_integer():
     """Autumn shows 3, not 3.0, where the amount is whole."""
     assert json.dumps([to_json_number(Decimal(3)), to_json_number(Decimal("4.5"))]) == "[3, 4.5]"
+
+
+def test_large_quotients_keep_fewer_places():
+    """What has more digits than Autumn's doubles is rounded up where they end, and is the same after the way there."""
+    exact = Decimal("1234567890.12345678901")
+    rounded = rounded_up(exact)
+    assert exact < rounded < exact + Decimal("0.000001")
+    assert Decimal(repr(to_json_number(rounded))) == rounded

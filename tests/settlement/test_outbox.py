@@ -11,7 +11,7 @@ import pytest
 from fastapi_autumn.settlement.entry import Doubt
 from fastapi_autumn.settlement.outbox import Outbox
 from fastapi_autumn.settlement.sql import SqlStore
-from memory_store import MemoryStore
+from memory_store import MemoryDatabase, MemoryStore
 from settlement.entries import SANDBOX, a_charge, a_refund, freeze, rows, until
 
 FIVE = Decimal(5)
@@ -420,3 +420,8 @@ async def test_a_stop_has_an_end(path, caplog):
         await outbox.stop(within=0.2)
 
     assert "2 charges are only in Autumn's event log" in caplog.text
+
+
+async def test_an_outbox_that_was_not_started_stops():
+    """A service that fails while it starts stops what it has not started yet."""
+    await Outbox(MemoryStore(MemoryDatabase(), SANDBOX)).stop(within=1)

@@ -360,3 +360,8 @@ async def test_a_stop_that_waits_in_vain_has_an_end(open_outbox, memory):
     await began.wait()
     async with asyncio.timeout(60):
         await rescuer.stop(within=0.01)
+
+
+async def test_a_rescuer_that_was_not_started_stops(outbox):
+    """There is nothing to wait for."""
+    await Rescuer(outbox, Finder(), silence=SILENCE).stop(within=1)
