@@ -88,3 +88,17 @@ def test_terms_that_make_no_sense_are_refused(option: str, value: str, autumn: R
     assert result.returncode == 1
     assert result.stderr.startswith("Error: ")
     assert "Traceback" not in result.stderr
+
+
+def test_rates_are_shown_and_checked(here: Path, autumn: Run) -> None:
+    """A price by tokens is compared for a typical call, and a price by image is shown."""
+    (here / "prices.toml").write_text(
+        '[models]\n"gpt-4o" = { input = 100, output = 400, cached = 50 }\n'
+        '"dall-e-3" = { images = { "1024x1024" = 4 } }\n'
+    )
+    result = autumn("models", "--prices", "prices.toml", "--margin", "0", "--format", "csv")
+    rows = {row["model"]: row for row in csv.DictReader(result.stdout.splitlines())}
+    assert rows["gpt-4o"]["price"] == "100 input, 50 cached, 400 output per 1000000 tokens"
+    assert (rows["gpt-4o"]["credits"], rows["gpt-4o"]["finding"]) == ("0.3", "below cost")
+    assert (rows["dall-e-3"]["price"], rows["dall-e-3"]["credits"]) == ("4 for 1024x1024 per image", "")
+    assert result.returncode == 3

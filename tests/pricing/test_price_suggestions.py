@@ -7,7 +7,8 @@ from decimal import Decimal
 import pytest
 
 from fastapi_autumn.errors import AmountError
-from fastapi_autumn.pricing.suggestions import suggest
+from fastapi_autumn.pricing import Counts, tokens
+from fastapi_autumn.pricing.suggestions import market_rate, suggest
 
 CALL = {"input_tokens": 1000, "output_tokens": 500, "dollars_per_credit": Decimal("0.001")}
 
@@ -71,3 +72,18 @@ def test_the_table_of_models_is_not_loaded_unasked():
 def test_a_free_model_has_no_suggestion():
     """A model that costs its operator nothing gives no basis for a price."""
     assert suggest("azure/phi-4-reasoning:free", **CALL) is None
+
+
+def test_market_prices_as_a_rate():
+    """A margin of a half doubles the provider's dollars, and a cent a credit makes hundreds of them; cached apart."""
+    rate = market_rate("gpt-4o", dollars_per_credit=Decimal("0.01"), margin=Decimal("0.5"), max_output=16_384)
+    assert rate == tokens(input=500, output=2000, cached=250, max_output=16_384, max_input=128_000)
+    long = market_rate("gemini-2.5-pro", dollars_per_credit=Decimal("0.01"))
+    assert long.cost(Counts(input=200_001)) / long.cost(Counts(input=200_000)) > Decimal("1.9")
+
+
+def test_market_prices_that_nobody_knows():
+    """A model that genai-prices does not know has no rate, and terms that are none are refused."""
+    assert market_rate("house-model", dollars_per_credit=Decimal(1)) is None
+    with pytest.raises(AmountError):
+        market_rate("gpt-4o", dollars_per_credit=Decimal(0))

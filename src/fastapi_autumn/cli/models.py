@@ -13,12 +13,12 @@ from fastapi_autumn.cli._catalog import load
 from fastapi_autumn.cli._console import note, show
 from fastapi_autumn.cli._conventions import NO, CatalogFile, OutputFormat, amount_option
 from fastapi_autumn.errors import ConfigurationError
-from fastapi_autumn.pricing import ModelPrices
+from fastapi_autumn.pricing import Counts, ModelPrices, Rate
 from fastapi_autumn.pricing.suggestions import Suggestion, suggest
 
 __all__ = ["models"]
 
-_COLUMNS = ["model", "credits", "suggested", "dollars_per_call", "priced_as", "finding"]
+_COLUMNS = ["model", "price", "credits", "suggested", "dollars_per_call", "priced_as", "finding"]
 
 
 def models(
@@ -58,7 +58,8 @@ def models(
         dollars_per_credit=dollars_per_credit,
         margin=margin,
     )
-    found = [_document(name, listed, suggested.get(name), dollars_per_credit) for name in asked]
+    typical = Counts(input=input_tokens, output=output_tokens)
+    found = [_document(name, listed, suggested.get(name), dollars_per_credit, typical) for name in asked]
     show(output_format, _COLUMNS, [[one[name] for name in _COLUMNS] for one in found], document={"list": found})
     problems = _catalog_problems(load(config), settings.feature_id, listed) if listed and config.exists() else []
     for problem in problems:
@@ -83,11 +84,17 @@ def _suggestions(models: list[str], **terms: Any) -> Mapping[str, Suggestion]:
 
 
 def _document(
-    name: str, listed: ModelPrices | None, suggestion: Suggestion | None, dollars_per_credit: Decimal
+    name: str,
+    listed: ModelPrices | None,
+    suggestion: Suggestion | None,
+    dollars_per_credit: Decimal,
+    typical: Counts,
 ) -> dict[str, Any]:
-    credits_ = None if listed is None else listed.get_model_credits(name)
+    price = None if listed is None else listed.get_model_price(name)
+    # A rate by anything but tokens has no typical call to be compared.
+    credits_ = price.cost(typical) or None if isinstance(price, Rate) else price
     finding = None
-    if listed is not None and credits_ is None:
+    if listed is not None and price is None:
         finding = "not listed"
     elif credits_ is not None and suggestion is not None:
         if credits_ * dollars_per_credit < suggestion.dollars_per_call:
@@ -96,6 +103,7 @@ def _document(
             finding = "below margin"
     return {
         "model": name,
+        "price": None if price is None else str(price) if isinstance(price, Rate) else f"{price:f} per call",
         "credits": None if credits_ is None else f"{credits_:f}",
         "suggested": None if suggestion is None else f"{suggestion.credits:f}",
         "dollars_per_call": None if suggestion is None else f"{suggestion.dollars_per_call.normalize():f}",

@@ -83,6 +83,16 @@ class TokenRate(Rate):
         """See `Rate.bounds`."""
         return Counts(input=self._most_input(request), output=self._most_output(request))
 
+    def __str__(self) -> str:
+        first = dict(zip(_TOKEN_KINDS, self.tiers[0].prices, strict=True))
+        shown = [
+            f"{price:f} {kind}"
+            for kind, price in first.items()
+            if kind in {"input", "output"} or price != first["input" if kind in INPUT_KINDS else "output"]
+        ]
+        more = ", more for long contexts" if len(self.tiers) > 1 else ""
+        return f"{', '.join(shown)} per {self.per:f} tokens{more}"
+
     def _most_input(self, request: CallRequest) -> int:
         if not request.refers_elsewhere:
             return request.size if self.max_input is None else min(request.size, self.max_input)
@@ -153,6 +163,10 @@ class UnitRate(Rate):
         except AmountError as error:
             raise Unbounded(f"This call cannot be priced: {error}.", field=self.field) from None
 
+    def __str__(self) -> str:
+        base = f"{self.base:f} and " if self.base else ""
+        return f"{base}{self.price:f} per {self.kind.removesuffix('s')}"
+
     @staticmethod
     def _asked(request: CallRequest, field: str) -> Decimal | None:
         value = request.field(field)
@@ -181,6 +195,10 @@ class ImageRate(Rate):
     def bounds(self, request: CallRequest) -> Counts:
         """See `Rate.bounds`."""
         return Counts(images=request.whole("n") or 1)
+
+    def __str__(self) -> str:
+        shown = [f"{price:f} for {' '.join(filter(None, key))}" for key, price in self.prices]
+        return f"{', '.join(shown)} per image"
 
     def most(self, request: CallRequest) -> Decimal:
         """See `Rate.most`."""
@@ -231,7 +249,7 @@ def tokens(
     """Charge by tokens: credits for each `per` of them, a million by default.
 
     A kind that has no price costs as much as `input` or `output`. `tiers` are the prices of long contexts: from the
-    number of tokens read, above which they hold for the whole response, to those prices that differ.
+    number of tokens read, above which they hold for the whole response, to those prices that differ from below.
 
     Args:
         input: Tokens that the model reads.
@@ -266,7 +284,8 @@ def tokens(
         if unknown or _whole("a tier", above) is None:
             raise AmountError(f"a tier has prices of {', '.join(_TOKEN_KINDS)}, not of {', '.join(unknown)}")
         changed = {kind: to_credits(price, allow_zero=True) for kind, price in prices.items()}
-        step = _Tier(above, _by_kind(first | changed))
+        first |= changed
+        step = _Tier(above, _by_kind(first))
         if any(new < old for new, old in zip(step.prices, steps[-1].prices, strict=True)):
             raise AmountError(f"the tier above {above} is cheaper than the one below it")
         steps.append(step)
