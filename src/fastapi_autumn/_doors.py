@@ -43,6 +43,10 @@ class Doors(ABC):
     def running(self) -> AbstractAsyncContextManager[Runtime]:
         """Have what is needed to charge."""
 
+    @abstractmethod
+    async def settled(self) -> None:
+        """Wait until Autumn has been told everything that is due."""
+
     @property
     @abstractmethod
     def _now_running(self) -> Runtime:
@@ -135,6 +139,33 @@ class Doors(ABC):
             charge.finish(Outcome.FAILED)
         elif isinstance(error, CancelledError):
             request.cancelled.append(charge)
+
+    async def open_budget(
+        self,
+        customer: Customer | str,
+        credits: Decimal | float | str,  # noqa: A002 - Autumn's own word
+        *,
+        name: str = "budget",
+        feature_id: str | None = None,
+        entity_id: str | None = None,
+        properties: Mapping[str, Any] | None = None,
+        failed: Failed = "used",
+    ) -> Budget:
+        """Hold credits as `budget` does where no block can stand around the run. `close` ends it, as in `open`."""
+        runtime = self._now_running
+        budget = await runtime.charges.open_budget(
+            _payer(customer),
+            credits,
+            name=name,
+            feature_id=feature_id,
+            entity_id=entity_from(entity_id),
+            properties=properties,
+            failed=failed,
+        )
+        leave_to_request = _leave_to_request(runtime)
+        if leave_to_request is not None:
+            leave_to_request(budget, cancelled=False)
+        return budget
 
     @asynccontextmanager
     async def budget(

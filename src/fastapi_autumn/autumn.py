@@ -20,6 +20,7 @@ from fastapi_autumn._machine import MACHINE, Machine
 from fastapi_autumn._openapi import document
 from fastapi_autumn._refusals import Refusals
 from fastapi_autumn._scope import Runtime
+from fastapi_autumn._sync import SyncDoors
 from fastapi_autumn.charge import Charges, Delivery, ObservingCharges
 from fastapi_autumn.client import AutumnClient
 from fastapi_autumn.customers import KnownCustomers
@@ -106,6 +107,11 @@ class Autumn(Doors):
                 self.settings.emulator_path,
             )
         return Emulator(self.settings.emulator_path, catalog=self._catalog or default_catalog())
+
+    @cached_property
+    def sync(self) -> SyncDoors:
+        """The same for code that is not async: `with autumn.sync.charge(customer, model) as charge:`."""
+        return SyncDoors(self)
 
     @asynccontextmanager
     async def lifespan(self, app: Any = None) -> AsyncIterator[None]:

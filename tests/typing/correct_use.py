@@ -125,6 +125,14 @@ async def worker() -> None:
         raise
 
 
+def task() -> None:
+    """Charging where nothing can await."""
+    with autumn.sync.charge("ada", "gpt-4o", properties={"job": 1}) as charge:
+        assert_type(charge, Charge)
+    with autumn.sync.budget("ada", 50) as budget, autumn.sync.step(budget, "gpt-4o") as step:
+        assert_type(step.used(input=1), bool)
+
+
 async def client() -> None:
     """Each answer has its type."""
     client = AutumnClient(settings)
