@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import secrets
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -20,13 +21,9 @@ settings.register_profile("without a clock", deadline=None, suppress_health_chec
 settings.load_profile("without a clock")
 
 
-_FIRST_SEED = "900000"
-"""Where the simulated world begins. For new seeds in every run: `str(secrets.randbelow(10**9))`."""
-
-
 def pytest_configure() -> None:
-    """Say here where the simulated world begins, so that all processes of a run play parts of one series."""
-    os.environ.setdefault("SIMULATION_SEED", _FIRST_SEED)
+    """Draw where the simulated world begins: each run looks where nobody has, and its processes share one series."""
+    os.environ.setdefault("SIMULATION_SEED", str(secrets.randbelow(10**9)))
 
 
 def pytest_report_header() -> str:
