@@ -1,8 +1,9 @@
 """What differs between two catalogs."""
 
 from dataclasses import replace
+from pathlib import Path
 
-from fastapi_autumn.catalog import Catalog, FieldChange, Rollover, diff, feature, item, plan, price
+from fastapi_autumn.catalog import Catalog, FieldChange, Rollover, diff, feature, item, plan, price, render
 
 usage = feature(id="usage", name="Usage", type="metered", consumable=True)
 flag = feature(id="flag", name="Flag", type="boolean")
@@ -68,3 +69,13 @@ def test_repeated_items_are_told_apart():
     other = replace(free, items=(item(usage, included=1, reset="day"), item(usage, included=3, reset="month")))
     (change,) = diff(Catalog((usage,), (other,)), Catalog((usage,), (twice,)))
     assert [field.path for field in change.fields] == ["items.usage (2).included"]
+
+
+def test_an_archived_variant_is_no_change_and_is_written_as_the_others() -> None:
+    """A variant in the archive that a file does not have is where it belongs; a file cannot say that it is there."""
+    base = {"id": "pro", "name": "Pro", "items": []}
+    details = {"base_plan_id": "pro", "customize": None}
+    gone = {"id": "old", "name": "Old", "items": [], "archived": True, "variant_details": details}
+    remote = Catalog.from_wire([], [base, gone])
+    assert diff(Catalog.from_wire([], [base]), remote) == []
+    assert diff(Catalog.from_source(render(remote), Path("autumn_config.py")), remote) == []

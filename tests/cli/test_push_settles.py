@@ -37,7 +37,7 @@ def test_a_push_over_another_catalog_leaves_nothing_to_push(
     push(emulator, first)
     if has_customers:
         emulator.call("customers.get_or_create", {"customer_id": "ann"})
-        for one in first.plans:
+        for one in (*first.plans, *first.variants):
             attached = {"customer_id": "ann", "plan_id": one.id, "no_billing_changes": True}
             try:
                 emulator.call("billing.attach", attached)

@@ -36,6 +36,7 @@ def diff(local: Catalog, remote: Catalog) -> list[Change]:
     Two ways to write the same, such as an allowance of 0 and none, do not differ. Neither does what Autumn never
     answers (see `with_untold`). What is archived in `remote` and absent from `local` is no change.
     """
+    archived = {("variant", one.id) for one in remote.variants if one.archived}
     local, remote = settled(local), settled(remote)
     wanted, present = _entries(with_untold(local, remote)), _entries(with_untold(remote, local))
     changes: list[Change] = []
@@ -47,7 +48,7 @@ def diff(local: Catalog, remote: Catalog) -> list[Change]:
     return changes + [
         Change("delete", kind, id_)
         for (kind, id_), entry in present.items()
-        if (kind, id_) not in wanted and not entry.get("archived")
+        if (kind, id_) not in wanted and not entry.get("archived") and (kind, id_) not in archived
     ]
 
 

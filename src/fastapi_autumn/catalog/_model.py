@@ -5,7 +5,7 @@ named as on the wire, so reading, sending and writing source follow from the cla
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -237,12 +237,16 @@ class PlanLicense:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """A plan that differs from its base by what `customize` says; made by `Plan.variant`."""
+    """A plan that differs from its base by what `customize` says; made by `Plan.variant`.
+
+    `archived` is known of what Autumn lists. A file cannot say it.
+    """
 
     base_plan_id: str
     id: str
     name: str
     customize: Customize | None = None
+    archived: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

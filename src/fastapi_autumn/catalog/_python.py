@@ -143,8 +143,8 @@ def _feature(value: Feature, reference: References) -> Node:
 def _variant(value: Variant, reference: References) -> Node:
     base = reference("plan", value.base_plan_id)
     if base.isidentifier():
-        return _call(f"{base}.variant", value, reference, instead={"base_plan_id": None})
-    return _call("Variant", value, reference)
+        return _call(f"{base}.variant", value, reference, instead={"base_plan_id": None, "archived": None})
+    return _call("Variant", value, reference, instead={"archived": None})
 
 
 def _item(value: Item, reference: References) -> Node:

@@ -178,6 +178,7 @@ def variant_from_wire(wire: Mapping[str, Any], base_plan_id: str) -> Variant:
         id=_id(wire, "variant_plan_id"),
         name=wire["name"],
         customize=_customize(details.get("customize")),
+        archived=bool(wire.get("archived")),
     )
 
 

@@ -194,6 +194,7 @@ def _pending(local: Catalog, remote: Catalog, preview: Mapping[str, Any]) -> Pen
     variants = {variant.id for variant in (*local.variants, *remote.variants)}
     archived = {("feature", one.id) for one in remote.features if one.archived}
     archived |= {("plan", one.id) for one in remote.plans if one.archived}
+    archived |= {("variant", one.id) for one in remote.variants if one.archived}
     for key, change in _announced(preview, variants):
         # Autumn may see a change in what this package does not know; it is shown without its fields.
         will_archive = bool(change.get("will_archive"))
