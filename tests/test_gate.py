@@ -14,6 +14,9 @@ from pydantic import BaseModel
 
 from fastapi_autumn import Charge, CreditGate, Customer, ModelCharge, charges_of
 from fastapi_autumn.emulator import EMULATOR_KEY
+from fastapi_autumn.errors import NotEntitled
+from fastapi_autumn.gate._rules import PlanRules
+from fastapi_autumn.models import CustomerRecord
 from service import Service
 
 
@@ -474,6 +477,15 @@ async def test_ceiling_per_plan(tmp_path):
         }
         await service.autumn.client.billing.attach("ada", "pro", no_billing_changes=True)
         assert (await client.post("/ai/chat", json={"model": "large"})).status_code == 200
+
+
+def test_ceiling_without_a_plan():
+    """A customer on no plan at all has the lowest ceiling that there is."""
+    rules = PlanRules(max_credits={"pro": Decimal(9), "free": Decimal(2)})
+    nobody = CustomerRecord(id="ada")
+    rules.check(nobody, model="small", credits=Decimal(2))
+    with pytest.raises(NotEntitled, match="costs more than the plan allows"):
+        rules.check(nobody, model="large", credits=Decimal(5))
 
 
 async def test_required_plan(tmp_path):
