@@ -1,23 +1,20 @@
 """`autumn customers`, `plans`, `features` and `events`: what Autumn has."""
 
-import asyncio
-import csv
-import json
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import compress
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
 from fastapi_autumn.cli._backend import connect, document, run, settings_for
-from fastapi_autumn.cli._console import fields, moment, note, printable, progress, show
-from fastapi_autumn.cli._conventions import Format, OutputFormat, Prod
+from fastapi_autumn.cli._console import fields, moment, note, progress, show
+from fastapi_autumn.cli._conventions import OutputFormat, Prod
 from fastapi_autumn.cli._describe import describe_item, describe_price
+from fastapi_autumn.cli._follow import follow_events
 from fastapi_autumn.client import AutumnClient, Repeat
 from fastapi_autumn.errors import AutumnError, UnexpectedAnswer
 
@@ -25,8 +22,6 @@ __all__ = ["customers", "events", "features", "plans"]
 
 _LONGEST_PAGE = 5000
 _AGO = re.compile(r"(\d+)([mhdw])")
-_LATE_MS = 120_000
-_PAUSE_SECONDS = 1.0
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=_LONGEST_PAGE, help="How many on a page.")]
@@ -169,7 +164,7 @@ def events(
             body["feature_id"] = feature
         async with connect(settings) as client:
             if follow:
-                await _follow(client, body, output_format)
+                await follow_events(lambda body: _page(client, "events.list", body), body, _EVENT, output_format)
             await _show_pages(client, "events.list", body, _EVENT, output_format, everything=everything)
 
     if not follow:
@@ -295,46 +290,6 @@ async def _show_pages(
     _show_many(found, columns, output_format, next_cursor=cursor)
     if cursor and output_format != "json":
         note(f"There is more: add --start-cursor {cursor} for the next page, or --all.")
-
-
-async def _follow(client: AutumnClient, body: Mapping[str, Any], output_format: Format) -> NoReturn:
-    """Print events as they come, for ever.
-
-    Autumn's log is filled out of order and up to a minute late, so each look goes back two minutes behind the newest.
-    """
-    seen: dict[str, int] = {}
-    start, newest, oldest = body["custom_range"]["start"], 0, 0
-    _print_event(list(_EVENT), output_format, names=True)
-    while True:
-        found, cursor = await _page(client, "events.list", {**body, "custom_range": {"start": start}})
-        while newest and cursor:  # the first look shows one page, the others miss nothing
-            asked = {**body, "custom_range": {"start": start}, "start_cursor": cursor}
-            more, cursor = await _page(client, "events.list", asked)
-            found += more
-        for event in reversed(found):
-            if event["id"] not in seen and event["timestamp"] >= oldest:
-                document = event if output_format == "json" else None
-                _print_event([read(event) for read in _EVENT.values()], output_format, document=document)
-            seen[event["id"]] = event["timestamp"]
-        oldest = oldest or min(seen.values(), default=0)  # what the first page left out stays out
-        newest = max([newest, *seen.values()])
-        start = max(start, newest - _LATE_MS)
-        seen = {event_id: when for event_id, when in seen.items() if when >= start}
-        await asyncio.sleep(_PAUSE_SECONDS)
-
-
-def _print_event(
-    cells: Sequence[Any], output_format: Format, *, names: bool = False, document: Mapping[str, Any] | None = None
-) -> None:
-    if output_format == "json":
-        if document is not None:
-            print(json.dumps(document, ensure_ascii=False), flush=True)
-    elif output_format == "csv":
-        csv.writer(sys.stdout, lineterminator="\n").writerow(cells)
-        sys.stdout.flush()
-    elif not names:
-        # Nobody knows the widths of what is still to come, so each line is read by itself.
-        print("  ".join(printable(cell) for cell in cells[:-1] if cell not in {None, ""}), flush=True)
 
 
 async def _page(
