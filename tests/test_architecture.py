@@ -21,11 +21,13 @@ LONGEST = 400
 LONGEST_WITH_A_REASON = 700
 REASONS = {
     "src/fastapi_autumn/models.py": "what travels on the wire, in one place: names and types, no logic",
+    "src/fastapi_autumn/charge/_charges.py": "how a charge opens, in the order in which it happens, and how it is refused",
     "src/fastapi_autumn/emulator/_app.py": "from bytes to an operation and back, in the order in which it happens",
     "src/fastapi_autumn/settlement/sql.py": "one table and what is done to its rows; every method is one transaction",
     "tests/charge/test_charges.py": "how a charge opens, in each way and with each fault",
     "tests/charge/test_delivery.py": "each step at Autumn with each fault, to be read against one state machine",
     "tests/settlement/test_outbox.py": "one writer, and everything that may go wrong around it",
+    "tests/simulation/mutations.py": "one table of every protection, and how each is taken out",
     "tests/simulation/scenario.py": "one scenario, from its plan to its verdict",
     "tests/test_attempts.py": "one header, and what becomes of each attempt under it",
     "tests/transports/test_contract.py": "one contract for both transports",

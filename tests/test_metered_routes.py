@@ -38,7 +38,7 @@ class AskedOfModel(BaseModel):
     max_tokens: int = 500
 
 
-class Provider:
+class StreamOfModel:
     """A model that streams as OpenAI does, and ends as the test says."""
 
     def __init__(self, end: str) -> None:
@@ -55,7 +55,7 @@ class Provider:
 
 def chat_service(tmp_path: Any, end: str, gate: CreditGate | None = None) -> Service:
     service = Service(tmp_path, prices=PRICES)
-    provider = Provider(end)
+    provider = StreamOfModel(end)
 
     @service.app.post("/ai/chat")
     async def chat(body: AskedOfModel, charge: Annotated[Charge, Depends(gate or CreditGate())]) -> StreamingResponse:

@@ -42,9 +42,12 @@ class Reading:
         return {"counted": self.counted, **shown}
 
 
+_NOTHING = Counts()
+
+
 @dataclass(slots=True)
 class _Response:
-    counts: Counts = field(default_factory=Counts)
+    counts: Counts = _NOTHING
     reported: bool = False
     passed: list[str] = field(default_factory=list)
     """Text that passed since the last report. A report comes after the text that it counts."""
@@ -132,6 +135,8 @@ _SIDES = (
 
 def _newest(old: Counts, new: Counts) -> Counts:
     """Of two reports of one response keep what counts more, side by side; of equals the one with more detail."""
+    if old is _NOTHING or old == new:
+        return new
     kept: dict[str, Any] = {}
     for side in _SIDES:
         before, after = ([getattr(counts, kind) for kind in side] for counts in (old, new))

@@ -5,7 +5,7 @@ input; for Anthropic and Bedrock they are not. For Gemini, reasoning is not part
 `Counts` has each token once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fastapi_autumn.errors import AmountError, UnknownUsage
@@ -31,7 +31,7 @@ def counts_of(usage: Any) -> Counts:
     """
     try:
         for part in _places(usage):
-            for read in (_own, _otel, _chat, _gemini, _bedrock, _input_output, _duration):
+            for read in _READERS:
                 counts = read(part)
                 if counts is not None:
                     return counts
@@ -56,18 +56,27 @@ def response_id_of(usage: Any) -> str | None:
     return None
 
 
-def _places(usage: Any) -> list[Any]:
-    """Return where counts may be, the usage itself first."""
-    places = [usage]
+def _places(usage: Any) -> Iterator[Any]:
+    """Go through where counts may be, the usage itself first."""
+    if usage is None or isinstance(usage, str | int | float):
+        return
+    yield usage
     for outer in (usage, *(_get(usage, name) for name in _ENVELOPES)):
-        places.extend(_get(outer, name) for name in _CONTAINERS)
-    places.append(_get(usage, "attributes"))
-    return [place for place in places if place is not None and not isinstance(place, str | int | float)]
+        for name in _CONTAINERS:
+            place = _get(outer, name)
+            if place is not None and not isinstance(place, str | int | float):
+                yield place
+    attributes = _get(usage, "attributes")
+    if attributes is not None:
+        yield attributes
 
 
 def _get(place: Any, name: str) -> Any:
     if place is None:
         return None
+    if type(place) is dict:
+        # Before the check of an abstract class, which takes longer than all the rest.
+        return place.get(name)
     if isinstance(place, Mapping):
         return place.get(name)
     return getattr(place, name, None)
@@ -75,8 +84,12 @@ def _get(place: Any, name: str) -> Any:
 
 def _count(place: Any, *names: str) -> int | None:
     """Return the first of these fields that is there and not null."""
+    if place is None:
+        return None
     for name in names:
         value = _get(place, name)
+        if type(value) is int and value >= 0:
+            return value
         if value is None or callable(value):
             continue
         if isinstance(value, float) and value.is_integer():
@@ -93,13 +106,13 @@ def _count(place: Any, *names: str) -> int | None:
 def _own(usage: Any) -> Counts | None:
     if isinstance(usage, Counts):
         return usage
-    if isinstance(usage, Mapping) and usage and _KINDS.issuperset(usage):
+    if isinstance(usage, dict | Mapping) and usage and _KINDS.issuperset(usage):
         return Counts(**{str(kind): 0 if value is None else value for kind, value in usage.items()})
     return None
 
 
 def _otel(usage: Any) -> Counts | None:
-    if not isinstance(usage, Mapping):
+    if not isinstance(usage, dict | Mapping):
         return None
     read = _count(usage, f"{_OTEL}input_tokens", f"{_OTEL}prompt_tokens")
     written = _count(usage, f"{_OTEL}output_tokens", f"{_OTEL}completion_tokens")
@@ -245,3 +258,7 @@ def _inclusive(
         reasoning=reasoning or 0,
         audio_output=audio_output or 0,
     )
+
+
+_READERS = (_own, _chat, _otel, _gemini, _bedrock, _input_output, _duration)
+"""OpenAI's chat early, because nearly everybody speaks it."""

@@ -34,9 +34,9 @@ class Counts:
     reasoning: int = 0
     audio_output: int = 0
     images: int = 0
-    seconds: Decimal | float = Decimal(0)
+    seconds: Decimal | float = 0
     characters: int = 0
-    units: Decimal | float = Decimal(0)
+    units: Decimal | float = 0
 
     def __post_init__(self) -> None:
         for name in KINDS:
