@@ -21,7 +21,7 @@ LONGEST = 400
 LONGEST_WITH_A_REASON = 700
 REASONS = {
     "src/fastapi_autumn/models.py": "what travels on the wire, in one place: names and types, no logic",
-    "src/fastapi_autumn/charge/_charges.py": "how a charge opens, in the order in which it happens, and how it is refused",
+    "src/fastapi_autumn/charge/_charges.py": "how a charge opens, in order, and how it is refused",
     "src/fastapi_autumn/emulator/_app.py": "from bytes to an operation and back, in the order in which it happens",
     "src/fastapi_autumn/settlement/sql.py": "one table and what is done to its rows; every method is one transaction",
     "tests/charge/test_charges.py": "how a charge opens, in each way and with each fault",
