@@ -173,3 +173,12 @@ def test_every_page_is_in_the_navigation():
     listed = [page for section in sections for pages in section.values() for page in pages]
 
     assert sorted(listed) == sorted(str(page.relative_to(ROOT / "docs")) for page in PAGES)
+
+
+def test_tests_that_are_named_exist():
+    """The page of what users asked for names tests that there are."""
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "asked-for.md").read_text(encoding="utf-8"))
+
+    assert len(named) > 15
+    missing = [name for file, name in named if f"def {name}(" not in (ROOT / file).read_text(encoding="utf-8")]
+    assert missing == []
