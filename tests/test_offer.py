@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from fastapi_autumn._purchases import Cached, is_free, pays_now
+from fastapi_autumn._scope import News
 from fastapi_autumn.emulator import Fault
 from fastapi_autumn.models import Plan
 from shop import ADA, Shop, buy
@@ -158,7 +159,7 @@ async def test_two_applications_do_not_share_an_offer():
         return "second"
 
     def runtime(front_end: Any) -> Any:
-        return SimpleNamespace(client=SimpleNamespace(front_end=front_end))
+        return SimpleNamespace(client=SimpleNamespace(front_end=front_end), news=News())
 
     one, other = runtime(first), runtime(second)
     asking = asyncio.create_task(cached.get(one))

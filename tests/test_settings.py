@@ -42,6 +42,7 @@ WRITTEN: dict[str, tuple[str, Any]] = {
     "refund_on_disconnect": ("1", True),
     "event_delay": ("0", 0.0),
     "outbox_url": ("postgresql+asyncpg://db/autumn", "postgresql+asyncpg://db/autumn"),
+    "webhook_secret": ("whsec_YQ==, whsec_Yg==", (SecretStr("whsec_YQ=="), SecretStr("whsec_Yg=="))),
     "outbox_lease": ("10", 10.0),
     "shutdown_timeout": ("3", 3.0),
 }

@@ -38,6 +38,7 @@ class Cached(Generic[_T]):
         self._client: object = None
         self._value: _T | None = None
         self._at = 0.0
+        self._heard = 0
         self._under_way: asyncio.Task[_T] | None = None
 
     async def get(self, runtime: Runtime, *, newer: bool = False) -> _T:
@@ -50,6 +51,7 @@ class Cached(Generic[_T]):
         if self._client is not runtime.client:
             # Another application's, or another test's: in one process each has its own Autumn.
             self._client, self._value, self._under_way = runtime.client, None, None
+        newer = newer or self._heard != runtime.news.plans
         if self._value is not None and now - self._at < (_AT_MOST_ONCE_IN_SECONDS if newer else _FRESH_SECONDS):
             return self._value
         if self._under_way is None or self._under_way.done():
@@ -62,8 +64,10 @@ class Cached(Generic[_T]):
             return self._value
 
     async def _refresh(self, runtime: Runtime) -> _T:
+        heard = runtime.news.plans
         value = await self._fetch(runtime.client.front_end)
         if self._client is runtime.client:
+            self._heard = heard
             self._value, self._at = value, asyncio.get_running_loop().time()
         return value
 

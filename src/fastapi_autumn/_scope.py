@@ -20,10 +20,12 @@ from fastapi_autumn.settings import AutumnSettings
 from fastapi_autumn.settlement import Outcome
 
 if TYPE_CHECKING:
+    from fastapi_autumn.settlement.messages import Messages
     from fastapi_autumn.settlement.outbox import Outbox
     from fastapi_autumn.settlement.replies import Attempt, Replies
 
 __all__ = [
+    "News",
     "RequestState",
     "Runtime",
     "RuntimeSource",
@@ -38,6 +40,14 @@ __all__ = [
 _KEY = "fastapi_autumn"
 
 
+@dataclass(slots=True)
+class News:
+    """What this process has heard through webhooks; a number that has grown makes older knowledge stale."""
+
+    plans: int = 0
+    """How often somebody's plans have changed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Runtime:
     """What exists while the application runs: connections, the outbox, and who is known."""
@@ -47,6 +57,8 @@ class Runtime:
     charges: Charges
     outbox: "Outbox"
     replies: "Replies"
+    messages: "Messages"
+    news: News = field(default_factory=News)
 
 
 class RuntimeSource(Protocol):

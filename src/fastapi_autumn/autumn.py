@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -29,12 +29,14 @@ from fastapi_autumn.pricing import Prices, price_list
 from fastapi_autumn.router import billing_router
 from fastapi_autumn.settings import AutumnSettings
 from fastapi_autumn.transports import AsgiTransport, Transport
+from fastapi_autumn.webhooks import WebhookRouter
 
 if TYPE_CHECKING:
     import httpx
 
     from fastapi_autumn.catalog import Catalog
     from fastapi_autumn.emulator import Emulator
+    from fastapi_autumn.settlement.messages import Messages
     from fastapi_autumn.settlement.outbox import Outbox
     from fastapi_autumn.settlement.replies import Replies
     from fastapi_autumn.settlement.sender import Sender
@@ -205,6 +207,31 @@ class Autumn(Doors):
             self, prefix=prefix, customer=customer, plans=plans, public_plans=public_plans, emulator=emulator
         )
 
+    def webhooks(
+        self,
+        path: str = "/webhooks/autumn",
+        *,
+        secrets: Sequence[str] | None = None,
+        name: str = "webhooks",
+        tolerance: float = 300.0,
+    ) -> WebhookRouter:
+        """Return a router with the route that Autumn's webhooks call; its `on` registers handlers.
+
+        `secrets` are the endpoint's signing secrets, several while one is rotated; default: `AUTUMN_WEBHOOK_SECRET`, or
+        with an emulator in this process the emulator's. `name` says who handles each message once: services with an
+        endpoint each that share an outbox's database need different ones. A message signed more than `tolerance`
+        seconds from now is refused.
+
+        Raises:
+            ConfigurationError: There is no secret, or one that cannot be one.
+        """
+        found = secrets or [secret.get_secret_value() for secret in self.settings.webhook_secret]
+        if not found and self.settings.emulator:
+            from .emulator import EMULATOR_WEBHOOK_SECRET  # noqa: PLC0415 - as above
+
+            found = [EMULATOR_WEBHOOK_SECRET]
+        return WebhookRouter(self, path=path, secrets=found, name=name, tolerance=tolerance)
+
     async def settled(self) -> None:
         """Wait until Autumn has been told everything that is due, as a test wants before it looks at a balance.
 
@@ -262,7 +289,9 @@ class Autumn(Doors):
             kind = ObservingCharges if settings.observes else Charges
             charges = kind(settings, client=client, customers=customers, prices=self.prices, outbox=outbox)
             stack.push_async_callback(_deliver_the_rest, customers, sender, within=within)
-            running.runtime = Runtime(client, customers, charges, outbox, self._make_replies(store))
+            running.runtime = Runtime(
+                client, customers, charges, outbox, self._make_replies(store), self._make_messages(store)
+            )
             # Whatever fails at the end, each of these is still stopped, in the opposite order.
             running.stack = stack.pop_all()
 
@@ -282,6 +311,11 @@ class Autumn(Doors):
         from fastapi_autumn.settlement.sql_replies import SqlReplies  # noqa: PLC0415 - as above
 
         return SqlReplies(store, machine=self._machine)
+
+    def _make_messages(self, store: "SqlStore") -> "Messages":
+        from fastapi_autumn.settlement.sql_messages import SqlMessages  # noqa: PLC0415 - as above
+
+        return SqlMessages(store, machine=self._machine)
 
     def _account(self) -> "Account":
         """Say whose rows in the outbox are ours. The key stays out of it: what is stored is a digest of it."""

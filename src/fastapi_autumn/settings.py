@@ -27,6 +27,7 @@ LIVE_KEYS = "am_sk_live_"
 """How a key begins that moves real money."""
 
 _SECRET_KEY = re.compile(r"am_sk_(test|live)_[A-Za-z0-9_-]{6,}")
+_SIGNING_SECRET = re.compile(r"whsec_[A-Za-z0-9+/]+={0,2}")
 _ORIGIN = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[^/?#\s@:\[\]]+)(:(?P<port>[0-9]{1,5}))?")
 _LAST_PORT = 65535
 _KEYS = {"AUTUMN_SECRET_KEY", "AUTUMN_PROD_SECRET_KEY"}
@@ -98,6 +99,9 @@ class AutumnSettings(BaseSettings):
     event_delay: float = Field(default=120.0, ge=0, allow_inf_nan=False)
     """Seconds after which Autumn's event log is trusted to show what has happened; under load it is a minute behind."""
 
+    webhook_secret: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    """The signing secret of the webhook's endpoint, `whsec_...`; while it is rotated both, separated by commas."""
+
     # Not in the repr: a PostgreSQL URL has a password in it.
     outbox_url: str = Field(default="sqlite+aiosqlite:///.autumn/outbox.db", repr=False)
     """Where refunds wait until Autumn has them: SQLite, or `postgresql://` when several machines share it."""
@@ -143,6 +147,23 @@ class AutumnSettings(BaseSettings):
         if origin is None or int(origin["port"] or 0) > _LAST_PORT:
             raise ValueError("has to be an origin such as https://api.useautumn.com, without a path")
         return url.rstrip("/")
+
+    @field_validator("webhook_secret", mode="before")
+    @classmethod
+    def _read_secrets(cls, secrets: Any) -> Any:
+        if isinstance(secrets, SecretStr):
+            secrets = secrets.get_secret_value()
+        if not isinstance(secrets, str):
+            return secrets
+        return [secret.strip() for secret in secrets.split(",") if secret.strip()]
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _look_like_signing_secrets(cls, secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for secret in secrets:
+            if not _SIGNING_SECRET.fullmatch(secret.get_secret_value()):
+                raise ValueError("is not a signing secret; it has to look like whsec_...")
+        return secrets
 
     @field_validator("paths", mode="before")
     @classmethod

@@ -14,6 +14,16 @@ from fastapi_autumn.emulator._app import Emulator
 from fastapi_autumn.emulator._errors import ApiError
 from fastapi_autumn.emulator.books._tokens import Rates, RateTable, built_in_rates
 from fastapi_autumn.emulator.http._faults import Fault, FaultKind
-from fastapi_autumn.emulator.http._keys import EMULATOR_KEY
+from fastapi_autumn.emulator.http._keys import EMULATOR_KEY, EMULATOR_WEBHOOK_SECRET
 
-__all__ = ["EMULATOR_KEY", "ApiError", "Emulator", "Fault", "FaultKind", "RateTable", "Rates", "built_in_rates"]
+__all__ = [
+    "EMULATOR_KEY",
+    "EMULATOR_WEBHOOK_SECRET",
+    "ApiError",
+    "Emulator",
+    "Fault",
+    "FaultKind",
+    "RateTable",
+    "Rates",
+    "built_in_rates",
+]

@@ -14,7 +14,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 
 from fastapi_autumn.errors import ConfigurationError
-from fastapi_autumn.settlement._tables import accounts, charges, charges_table, details, replies, schema, workers
+from fastapi_autumn.settlement._tables import (
+    accounts,
+    charges,
+    charges_table,
+    details,
+    messages,
+    replies,
+    schema,
+    workers,
+)
 
 __all__ = ["MIGRATIONS", "Migration", "migrate"]
 
@@ -47,6 +56,7 @@ MIGRATIONS = (
     Migration(1, lambda: _create(charges_table(sa.MetaData()), workers, accounts)),
     Migration(2, lambda: _create(replies)),
     Migration(3, lambda: [_add(charges, details)]),
+    Migration(4, lambda: _create(messages)),
 )
 
 

@@ -14,6 +14,7 @@ __all__ = [
     "charges_table",
     "details",
     "entry_of",
+    "messages",
     "metadata",
     "replies",
     "row_of",
@@ -97,6 +98,18 @@ replies = sa.Table(
     sa.Column("charges", sa.Text, nullable=False),
     sa.Column("expires_at", sa.BigInteger, nullable=False),
     sa.Index("autumn_replies_expiry", "expires_at"),
+)
+
+messages = sa.Table(
+    "autumn_messages",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("standing", sa.Text, nullable=False),
+    sa.Column("attempt_id", sa.Text, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("signed_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, nullable=False),
+    sa.Index("autumn_messages_expiry", "expires_at"),
 )
 
 schema = sa.Table(
