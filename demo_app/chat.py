@@ -1,7 +1,8 @@
-"""The metered route: OpenAI's chat API, at a price per call.
+"""The metered route: OpenAI's chat API, at a price per call or by tokens.
 
 `charge: ModelCharge` is all the billing there is: the credits are taken before the handler runs, and given back when it
-fails. The one thing said by hand is a failure that HTTP does not show.
+fails. Two things are said by hand: a failure that HTTP does not show, and what a call used, for models whose price
+depends on that.
 """
 
 import json
@@ -59,11 +60,15 @@ def chat_router(prices: ModelPrices) -> APIRouter:
         """Answer a chat, at once or as a stream of server-sent events."""
         request = {**body.model_dump(exclude_unset=True), "model": charge.model}
         if not body.stream:
-            return JSONResponse(await provider.complete(request))
+            answer = await provider.complete(request)
+            charge.used(answer.get("usage"), response_id=answer.get("id"))
+            return JSONResponse(answer)
+        request["stream_options"] = {**(body.stream_options or {}), "include_usage": True}
         chunks = provider.stream(request)
         # Waiting for the first chunk lets a refusal be what it is, an HTTP status, which also gives the credits back.
         first = await anext(chunks)
-        return StreamingResponse(_events(first, chunks, charge), media_type="text/event-stream")
+        asked = bool((body.stream_options or {}).get("include_usage"))
+        return StreamingResponse(_events(first, chunks, charge, shows_usage=asked), media_type="text/event-stream")
 
     return router
 
@@ -74,11 +79,15 @@ def shown_code(router: APIRouter) -> list[Any]:
     return [route.endpoint, _events]  # type: ignore[attr-defined]
 
 
-async def _events(first: str, rest: AsyncGenerator[str, None], charge: Charge) -> AsyncGenerator[str, None]:
+async def _events(
+    first: str, rest: AsyncGenerator[str, None], charge: Charge, *, shows_usage: bool
+) -> AsyncGenerator[str, None]:
     async with aclosing(rest):
         try:
             yield f"data: {first}\n\n"
             async for chunk in rest:
+                if _reports_usage(chunk, charge) and not shows_usage:
+                    continue
                 yield f"data: {chunk}\n\n"
         except ProviderError as error:
             # The customer's client has seen a 200, and will see a complete body: only this line knows better.
@@ -86,6 +95,15 @@ async def _events(first: str, rest: AsyncGenerator[str, None], charge: Charge) -
             yield f"data: {json.dumps(error.body)}\n\n"
             return
     yield "data: [DONE]\n\n"
+
+
+def _reports_usage(chunk: str, charge: Charge) -> bool:
+    """Tell the charge what a chunk says about its use; whether that is all that the chunk is for."""
+    said = json.loads(chunk)
+    charge.used(said.get("usage"), response_id=said.get("id"))
+    for choice in said["choices"]:
+        charge.passed((choice.get("delta") or {}).get("content") or "", response_id=said.get("id"))
+    return not said["choices"]
 
 
 async def provider_failed(_request: Request, error: Exception) -> Response:

@@ -11,7 +11,7 @@ from fastapi.responses import FileResponse
 from demo_app.ledger import ledger
 from demo_app.users import TOKENS, current_customer
 from fastapi_autumn import Autumn, Customer, ModelPrices
-from fastapi_autumn.pricing import Price, Rate
+from fastapi_autumn.pricing import Rate
 
 __all__ = ["page_router"]
 
@@ -33,7 +33,12 @@ def page_router(autumn: Autumn, prices: ModelPrices, *, route: list[Any], stand_
         """What the page offers: people, models with their prices, and what is real."""
         return {
             "users": [{"token": token, "name": customer.name} for token, customer in TOKENS.items()],
-            "models": [{"name": name, "credits": _shown(price)} for name, price in prices.models.items()],
+            # What costs what it uses has no price to show, or to run out by.
+            "models": [
+                {"name": name, "credits": float(price)}
+                for name, price in prices.models.items()
+                if not isinstance(price, Rate)
+            ],
             "stand_in": stand_in,
             "emulator": autumn.settings.emulator,
             "event_delay": autumn.settings.event_delay,
@@ -48,8 +53,3 @@ def page_router(autumn: Autumn, prices: ModelPrices, *, route: list[Any], stand_
         return ledger(record, page.list, record.balances.get("ai_credits"))
 
     return router
-
-
-def _shown(price: Price) -> float | None:
-    """What a call costs; a price by tokens is known when it has ended."""
-    return None if isinstance(price, Rate) else float(price)

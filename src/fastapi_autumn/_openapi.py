@@ -60,6 +60,9 @@ class InsufficientCreditsDetail(RefusalDetail):
     code: str = Field(description="Stable, for programs.", examples=["insufficient_credits"])
     model: str
     required: float = Field(description="What the call costs, in credits.")
+    estimate: dict[str, Any] | None = Field(
+        None, description="What `required` is, where the price depends on the use: `of`, and the most that it may use."
+    )
     balance: ShownBalance | None
     plans: list[ShownPlan]
 

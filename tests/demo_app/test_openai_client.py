@@ -60,7 +60,13 @@ def test_credit_headers(client):
 
 def test_models(client, demo, balance_of):
     """The models on offer are those of the price list, and looking costs nothing."""
-    assert [model.id for model in client.models.list()] == ["gpt-4o-mini", "gpt-4o", "claude-opus-4"]
+    assert [model.id for model in client.models.list()] == [
+        "gpt-4o-mini",
+        "gpt-4o",
+        "claude-opus-4",
+        "gpt-4.1",
+        "claude-sonnet-4",
+    ]
     assert balance_of(demo, ALICE) == 50
 
 
@@ -163,3 +169,18 @@ def test_bad_requests_cost_nothing(client, demo, balance_of, request_, status):
 
     assert refused.value.status_code == status
     assert balance_of(demo, ALICE, until=50) == 50
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_model_that_is_priced_by_tokens(client, demo, balance_of, stream):
+    """It costs what it used: a hundredth of a credit for each of two words read, a twentieth for each of 41 written."""
+    answer = client.chat.completions.create(model="gpt-4.1", messages=HELLO, stream=stream)
+    if stream:
+        chunks = list(answer)
+        assert not any(chunk.usage for chunk in chunks)
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    else:
+        text = answer.choices[0].message.content
+
+    left = round(50 - 0.02 - 0.05 * len(text.split()), 2)
+    assert balance_of(demo, ALICE, until=left) == left
