@@ -120,7 +120,8 @@ def test_refusals_are_listed_where_they_can_happen(tmp_path, made):
         for status in REFUSALS - {"422"}:
             assert schemas[reference(responses[status])]
         detail = schemas[reference(responses["402"])]["properties"]["detail"]["$ref"].rpartition("/")[2]
-        assert schemas[detail]["properties"].keys() == {"code", "message", "model", "required", "balance", "plans"}
+        shown = {"code", "message", "model", "required", "estimate", "balance", "plans"}
+        assert schemas[detail]["properties"].keys() == shown
     assert paths["/ai/free"]["get"]["responses"].keys() == {"200"}
     assert "headers" not in paths["/ai/free"]["get"]["responses"]["200"]
 
