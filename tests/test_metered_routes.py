@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from fastapi_autumn import Charge, CreditGate, ModelCharge
 from fastapi_autumn.charge import Budget
 from fastapi_autumn.errors import BudgetExceeded
+from fastapi_autumn.gate import with_cost
 from fastapi_autumn.pricing import images, tokens
 from service import Service, until
 
@@ -302,3 +303,22 @@ async def test_budgets_outside_of_http(tmp_path):
         async with service.autumn.charge("ada", "gpt-4o", request=ASKS) as charge:
             charge.used(USAGE)
         assert await service.used() == Decimal("0.8")
+
+
+async def test_a_stream_ends_with_its_cost(tmp_path):
+    """The last event of the stream says what the headers could not, and the books agree."""
+    service = Service(tmp_path, prices=PRICES)
+
+    @service.app.post("/ai/events")
+    async def events(body: AskedOfModel, charge: ModelCharge) -> StreamingResponse:
+        async def words() -> AsyncIterator[str]:
+            yield "data: Hello\n\n"
+            charge.used({"id": "r", "usage": USAGE})
+
+        return StreamingResponse(with_cost(words(), charge), media_type="text/event-stream")
+
+    async with service.calling() as client:
+        response = await client.post("/ai/events", json=ASKS)
+        said = json.loads(response.text.rpartition("data: ")[2])
+        assert said == {"charged": 0.4, "used": {"input": 60, "cached": 40, "output": 20}}
+        assert await service.used() == Decimal("0.4")

@@ -196,3 +196,16 @@ def test_only_what_was_not_proven_is_checked(pending):
     pending.contest(pending.take())
 
     assert pending.take().changes == {"w-2": contested(kept("w-2"), key_number=1)}
+
+
+@pytest.mark.parametrize("written_down", [True, False])
+def test_a_hold_that_ended_when_others_took_over(pending, written_down):
+    """One that was written down may have been settled by others, and is checked; of any other nobody can know."""
+    hold = kept(charging="hold", held=True)
+    if written_down:
+        pending.open(hold)
+    pending.end(hold, owed=True)
+    taken = pending.take()
+    pending.contest(taken)
+
+    assert pending.take().changes["w-1"].entry.contested is written_down
