@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
+from svix.webhooks import Webhook
 
 from fastapi_autumn import Autumn, AutumnSettings, Customer, ModelCharge
+from fastapi_autumn.emulator import EMULATOR_WEBHOOK_SECRET
 from fastapi_autumn.errors import ConfigurationError
 from fastapi_autumn.webhooks import (
     AutoTopUpFailed,
@@ -339,3 +341,25 @@ async def test_what_changed_at_autumn_is_forgotten_here(tmp_path):
         # Plans are asked for at most once a second, and without the message once a minute.
         await until(renamed, seconds=30)
         assert (await client.post("/ai/chat", json={"model": "small"})).status_code == 200
+
+
+async def test_what_the_emulator_signs_is_accepted_here_and_by_the_senders_library(tmp_path):
+    """A customer uses up what they have: what the emulator would tell of it passes both checks, and is handled."""
+    service = Service(tmp_path)
+    hooks, got = service.autumn.webhooks(), []
+    hooks.on(LimitReached)(got.append)
+    service.app.include_router(hooks)
+
+    @service.app.post("/ai/chat")
+    async def chat(charge: ModelCharge) -> str:
+        return "served"
+
+    async with service.calling() as client:
+        for _ in range(10):
+            await client.post("/ai/chat", json={"model": "large"})
+        (message,) = service.emulator.messages
+        headers, body = service.emulator.signed(message)
+        Webhook(EMULATOR_WEBHOOK_SECRET).verify(body, headers)
+        assert (await client.post(PATH, content=body, headers=headers)).status_code == 204
+
+    assert [(event.customer_id, event.limit_type) for event in got] == [("ada", "included")]

@@ -27,7 +27,8 @@ from fastapi_autumn.emulator.catalog._seeding import WireCatalog, seed, wire_of
 from fastapi_autumn.emulator.http import _keys
 from fastapi_autumn.emulator.http._call import Answer, Call, Operation, parse_json, parse_object, parse_version
 from fastapi_autumn.emulator.http._faults import Fault, Faults
-from fastapi_autumn.emulator.http._keys import EMULATOR_KEY, PUBLISHABLE_KEY
+from fastapi_autumn.emulator.http._keys import EMULATOR_KEY, EMULATOR_WEBHOOK_SECRET, PUBLISHABLE_KEY
+from fastapi_autumn.emulator.http._signing import sign
 from fastapi_autumn.emulator.http._store import State, Store
 from fastapi_autumn.emulator.routes import (
     balances,
@@ -170,6 +171,14 @@ class Emulator:
     def messages(self) -> list[Document]:
         """What Autumn would have told webhooks of usage alerts, limits and automatic top-ups, the oldest first."""
         return self._store.messages()
+
+    def signed(self, message: Document, *, secret: str = EMULATOR_WEBHOOK_SECRET) -> tuple[dict[str, str], bytes]:
+        """Return headers and body with which Autumn's sender would send a message, for a test that sends it itself.
+
+        It has a new id, and is signed at the emulator's time. By default `Autumn.webhooks` accepts it where the
+        emulator runs in the process.
+        """
+        return sign(message, secret=secret, message_id=self._store.new_id("msg"), seconds=self.clock.now() // 1_000)
 
     def reset(self) -> None:
         """Forget everything but the keys, and seed again with what this was seeded with."""

@@ -8,7 +8,7 @@ from fastapi_autumn.emulator._errors import ApiError, invalid_request
 from fastapi_autumn.emulator.http._store import Store
 
 EMULATOR_WEBHOOK_SECRET = "whsec_ZW11bGF0b3Itc2lnbnMtaXRzLXdlYmhvb2tz"  # noqa: S105 - known to everybody, like the key
-"""Signs what is sent to endpoints that were registered without a secret of their own."""
+"""The signing secret of what it tells webhooks."""
 
 EMULATOR_KEY = "am_sk_test_emulator"
 PUBLISHABLE_KEY = "am_pk_test_emulator"
