@@ -49,10 +49,15 @@ async def test_charges_and_refusals_are_counted(tmp_path):
         await client.post("/ai/serves", json={"model": "small"}, headers={"x-user": ""})
         await client.post("/ai/serves", content=b" " * (service.settings.max_body_bytes + 1))
 
+    observing = Service(tmp_path, prices={"huge": 51}, mode="observe")
+    async with observing.calling(), observing.autumn.charge("ada", "huge"):
+        pass
+
     assert counted() == {
-        ("autumn.charges", "kept"): 2,
+        ("autumn.charges", "kept"): 3,
         ("autumn.charges", "refunded"): 1,
         ("autumn.charges", "settled"): 2,
+        ("autumn.observed", "insufficient_credits"): 1,
         ("autumn.refusals", "body_too_large"): 1,
         ("autumn.refusals", "insufficient_credits"): 1,
         ("autumn.refusals", "not_authenticated"): 1,
