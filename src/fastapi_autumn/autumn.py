@@ -281,11 +281,6 @@ class Autumn(Doors):
                 learning = asyncio.create_task(_learn_the_organisation(client, store), name="autumn-account")
                 stack.push_async_callback(_cancel, learning)
             customers = KnownCustomers(client, ttl=settings.ensure_ttl)
-            if settings.observes:
-                _log.warning(
-                    "AUTUMN_MODE is observe: nobody is refused and nothing is taken. What would have been refused is "
-                    "in this log, in the metric autumn.observed and in the header Autumn-Observed."
-                )
             kind = ObservingCharges if settings.observes else Charges
             charges = kind(settings, client=client, customers=customers, prices=self.prices, outbox=outbox)
             stack.push_async_callback(_deliver_the_rest, customers, sender, within=within)

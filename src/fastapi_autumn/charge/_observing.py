@@ -26,6 +26,14 @@ _log = logging.getLogger("fastapi_autumn")
 class ObservingCharges(Charges):
     """Opens charges over nothing. Each says what it would have come to, and whether it would have been refused."""
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # Made once at each start. Nobody is to observe by accident.
+        _log.warning(
+            "AUTUMN_MODE is observe: nobody is refused and nothing is taken. What would have been refused is in this "
+            "log, in the metric autumn.observed and in the header Autumn-Observed."
+        )
+
     async def open(self, customer: Customer, model: str, **options: Any) -> Charge:
         """See `Charges.open`. What it would refuse is in the charge's `would_refuse`.
 
