@@ -205,7 +205,7 @@ def test_events_of_a_stream_of_anthropics():
         [],
         "many",
         7,
-        object(),
+        pytest.param(object(), id="an object"),
         {"usage": None},
         {"prompt_tokens": -1},
         {"prompt_tokens": "7"},
