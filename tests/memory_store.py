@@ -129,8 +129,10 @@ class MemoryStore:
                 charges[charge_id] = self._charge(entry, "due", owner)
             case Ended():
                 charges.pop(charge_id, None)
-            case Delivered(entry, state):
+            case Delivered(entry, state, until):
                 if charge_id not in charges or charges[charge_id].owner != owner or not charges[charge_id].lease_until:
+                    return
+                if until is not None and charges[charge_id].lease_until != until:
                     return
                 if state is None:
                     del charges[charge_id]

@@ -28,6 +28,8 @@ REASONS = {
     "tests/charge/test_delivery.py": "each step at Autumn with each fault, to be read against one state machine",
     "tests/settlement/test_outbox.py": "one writer, and everything that may go wrong around it",
     "tests/simulation/mutations.py": "one table of every protection, and how each is taken out",
+    "tests/simulation/network.py": "what may happen to a request on its way, to be read against one list of faults",
+    "tests/simulation/plan.py": "what may go wrong in a scenario, theme by theme",
     "tests/simulation/scenario.py": "one scenario, from its plan to its verdict",
     "tests/test_attempts.py": "one header, and what becomes of each attempt under it",
     "tests/transports/test_contract.py": "one contract for both transports",

@@ -132,6 +132,20 @@ async def test_the_end_of_a_charge_voids_a_claim_of_its_own_maker(store):
     assert found["w-1"][1].cost == 3
 
 
+@pytest.mark.parametrize("state", [None, "due"])
+async def test_a_later_claim_of_the_same_worker_voids_an_earlier_one(store, state):
+    """A worker may claim again what the maker wrote anew, while its first delivery still waits for an answer."""
+    await store.commit(a_batch("maker", due("w-1")))
+    await claim(store, "other", until=LATER)
+    await store.commit(a_batch("maker", due("w-1", cost=Decimal(3)), beat=2, confirmed=1))
+    await claim(store, "other", until=LATER + 1)
+    await store.commit(a_batch("other", Delivered(an_entry("w-1"), state, LATER)))
+
+    assert (await rows(store))["w-1"][1].cost == 3
+    await store.commit(a_batch("other", Delivered(an_entry("w-1"), None, LATER + 1), beat=2, confirmed=1))
+    assert await rows(store) == {}
+
+
 # Showing life.
 
 

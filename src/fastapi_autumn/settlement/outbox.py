@@ -113,9 +113,12 @@ class Outbox:
         if owed:
             self._hurry.set()
 
-    def delivered(self, entry: Entry, state: State | None) -> None:
-        """Note what became of a claimed row: nothing is left of it, it is due again, or a person has to look at it."""
-        self._pending.delivered(entry, state)
+    def delivered(self, entry: Entry, state: State | None, *, until: int | None = None) -> None:
+        """Note what became of a claimed row: nothing is left of it, it is due again, or a person has to look at it.
+
+        `until` is when the claim ends.
+        """
+        self._pending.delivered(entry, state, until)
         self._wake.set()
         self._hurry.set()
 

@@ -68,13 +68,13 @@ class Pending:
         else:
             self._changes[entry.charge_id] = Ended(entry, owed=False)
 
-    def delivered(self, entry: Entry, state: State | None) -> None:
+    def delivered(self, entry: Entry, state: State | None, until: int | None = None) -> None:
         """Note what became of a claimed row, unless this process says something else about its charge by now.
 
         It does if others took it for dead and it claimed, as anybody may, what they had made of a charge of its own.
         """
         if isinstance(self._changes.get(entry.charge_id), Delivered | None):
-            self._changes[entry.charge_id] = Delivered(entry, state)
+            self._changes[entry.charge_id] = Delivered(entry, state, until)
 
     def take(self) -> Taken:
         """Hand over what is to be written."""

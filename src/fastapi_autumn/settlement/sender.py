@@ -30,6 +30,14 @@ class Result:
     state: State | None
 
 
+@dataclass(slots=True)
+class _Claim:
+    """An entry whose delivery is under way, and until when its row is claimed for that."""
+
+    entry: Entry
+    until: int
+
+
 class Sender:
     """Delivers due entries until it is stopped.
 
@@ -93,7 +101,7 @@ class Sender:
     async def _deliver_due(self) -> None:
         async with self._round:
             # In the order of their beginning, and not a set: the order of a set depends on addresses.
-            under_way: dict[asyncio.Task[None], Entry] = {}
+            under_way: dict[asyncio.Task[None], _Claim] = {}
             renewed_at = self._machine.steady()
             try:
                 while not self._stopping.is_set():
@@ -103,7 +111,7 @@ class Sender:
                         return
                     # One that hangs holds up the others for so long, and not until it ends.
                     await asyncio.wait(under_way, timeout=_PATIENCE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-                    under_way = {task: entry for task, entry in under_way.items() if not task.done()}
+                    under_way = {task: claim for task, claim in under_way.items() if not task.done()}
                     # Before the next claim, so that no lease runs out while what an attempt led to is only in memory.
                     await self._outbox.flush()
                     if self._machine.steady() - renewed_at > self._outbox.lease / _RENEWALS_PER_LEASE:
@@ -122,32 +130,41 @@ class Sender:
                 if under_way:
                     await asyncio.wait(under_way)
 
-    async def _claim(self, under_way: dict[asyncio.Task[None], Entry]) -> int:
+    async def _claim(self, under_way: dict[asyncio.Task[None], _Claim]) -> int:
         """Begin to deliver as many rows as there is room for; returns how many."""
         begun = 0
         for doubtful, most in ((False, _AT_ONCE), (True, _LOOK_UPS_AT_ONCE)):
-            free = most - sum(1 for entry in under_way.values() if (entry.doubt is not Doubt.NONE) is doubtful)
+            free = most - sum(1 for claim in under_way.values() if (claim.entry.doubt is not Doubt.NONE) is doubtful)
             if not free:
                 continue
             now = self._outbox.now()
+            until = self._lease_end(now)
             claimed = await self._outbox.store.claim(
-                self._outbox.worker_id, limit=free, doubtful=doubtful, now=now, until=self._lease_end(now)
+                self._outbox.worker_id, limit=free, doubtful=doubtful, now=now, until=until
             )
             for entry in claimed:
-                under_way[asyncio.create_task(self._deliver_one(entry), name="autumn-delivery")] = entry
+                claim = _Claim(entry, until)
+                under_way[asyncio.create_task(self._deliver_one(claim), name="autumn-delivery")] = claim
             begun += len(claimed)
         return begun
 
-    async def _renew(self, under_way: dict[asyncio.Task[None], Entry]) -> None:
-        """Keep what is under way claimed: a look-up may wait long for its turn at Autumn."""
-        if under_way:
-            ids = [entry.charge_id for entry in under_way.values()]
-            await self._outbox.store.renew(self._outbox.worker_id, ids, until=self._lease_end(self._outbox.now()))
+    async def _renew(self, under_way: dict[asyncio.Task[None], _Claim]) -> None:
+        """Keep what is under way claimed: a look-up may wait long for its turn at Autumn.
+
+        Of two claims of one row, which its maker wrote anew in between, only the later one still holds.
+        """
+        newest = {claim.entry.charge_id: claim for claim in under_way.values()}
+        if newest:
+            until = self._lease_end(self._outbox.now())
+            await self._outbox.store.renew(self._outbox.worker_id, list(newest), until=until)
+            for claim in newest.values():
+                claim.until = until
 
     def _lease_end(self, now: int) -> int:
         return now + int(self._outbox.lease * 1000)
 
-    async def _deliver_one(self, entry: Entry) -> None:
+    async def _deliver_one(self, claim: _Claim) -> None:
+        entry = claim.entry
         try:
             result = await self._deliver(entry)
         except Exception as error:  # noqa: BLE001 - as in _run
@@ -160,4 +177,4 @@ class Sender:
                 ),
                 "due",
             )
-        self._outbox.delivered(result.entry, result.state)
+        self._outbox.delivered(result.entry, result.state, until=claim.until)

@@ -34,6 +34,7 @@ from fastapi_autumn.settlement.store import (
 __all__ = ["SqlStore", "read_url"]
 
 _PAUSES_WHILE_BUSY = (0.05, 0.1, 0.2, 0.4, 0.8)
+_ANY = -1
 _PER_CUSTOMER = 4
 """Rows in doubt that one customer may have claimed in one go, so that one with thousands does not hold up the rest."""
 
@@ -182,10 +183,12 @@ class SqlStore:
                     put.append(self._row(entry, "due", batch))
                 case Ended():
                     over.append({"charge": charge_id})
-                case Delivered(entry, state) if state is not None:
-                    changed.append(_new(self._row(entry, state, batch)) | {"charge": charge_id, "me": batch.worker_id})
-                case Delivered():
-                    finished.append({"charge": charge_id, "me": batch.worker_id})
+                case Delivered(entry, state, until):
+                    claim = {"charge": charge_id, "me": batch.worker_id, "until": until or _ANY}
+                    if state is None:
+                        finished.append(claim)
+                    else:
+                        changed.append(_new(self._row(entry, state, batch)) | claim)
         for statement, parameters in (
             (self._statements.put, put),
             (self._statements.change, changed),
@@ -401,6 +404,8 @@ class _Statements:
         charge = charges.c.charge_id == sa.bindparam("charge")
         # Whoever writes a row ends all claims on it, one of its own too.
         mine = sa.and_(charges.c.owner == sa.bindparam("me"), charges.c.lease_until > 0)
+        until = sa.bindparam("until", type_=sa.BigInteger)
+        this_claim = sa.or_(until == _ANY, charges.c.lease_until == until)
         columns = [column.name for column in charges.columns]
         new = insert(charges)
         self.put = new.on_conflict_do_update(
@@ -408,11 +413,11 @@ class _Statements:
         )
         self.change = (
             charges.update()
-            .where(charge, mine)
+            .where(charge, mine, this_claim)
             .values({name: sa.bindparam(f"new_{name}") for name in columns if name not in {"charge_id", "owner"}})
         )
         self.delete = charges.delete().where(charge)
-        self.delete_mine = charges.delete().where(charge, mine)
+        self.delete_mine = charges.delete().where(charge, mine, this_claim)
         joined = insert(workers)
         self.join = joined.on_conflict_do_update(
             index_elements=["id"], set_={name: joined.excluded[name] for name in ("beat", "seen_at", "complete_to")}

@@ -70,10 +70,12 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """What became of a row that this process had claimed. It is void if somebody else has claimed the row since."""
+    """What became of a row that this process had claimed. Void if anybody has claimed or written the row since."""
 
     entry: Entry
     state: State | None
+    until: int | None = None
+    """When the claim ends. It tells this claim from a later one of the same process; None stands for any."""
 
 
 Change = Opened | Ended | Delivered
