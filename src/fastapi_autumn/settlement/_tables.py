@@ -45,7 +45,8 @@ def charges_table(metadata: sa.MetaData, *added: sa.Column[Any]) -> sa.Table:
         sa.Column("taken", sa.Text),
         sa.Column("required", sa.Text),
         sa.Column("held", sa.Boolean, nullable=False),
-        sa.Column("unmoved", sa.Text, nullable=False),
+        # Nothing reads it any more.
+        sa.Column("unmoved", sa.Text, nullable=False, default="0"),
         sa.Column("loose_feature", sa.Text),
         sa.Column("loose_id", sa.Text),
         sa.Column("loose_until", sa.BigInteger),

@@ -204,8 +204,6 @@ class SqlStore:
             "state": state,
             "owner": batch.worker_id,
             "lease_until": 0,
-            # Of the first version of the schema; nothing reads it.
-            "unmoved": "0",
         }
         return row_of(entry) | of_the_store
 
@@ -258,13 +256,7 @@ class SqlStore:
                 return None
             adopted = await self._adopt(connection, charges.c.owner == worker.id, by=by, now=now)
             if unwritten:
-                mine = {
-                    "account": self.account.key_digest,
-                    "state": "due",
-                    "owner": by,
-                    "lease_until": 0,
-                    "unmoved": "0",
-                }
+                mine = {"account": self.account.key_digest, "state": "due", "owner": by, "lease_until": 0}
                 added = [row_of(entry) | mine for entry in unwritten]
                 await connection.execute(self.insert(charges).on_conflict_do_nothing(), added)
         return adopted + len(unwritten)
@@ -414,7 +406,9 @@ class _Statements:
         self.change = (
             charges.update()
             .where(charge, mine, this_claim)
-            .values({name: sa.bindparam(f"new_{name}") for name in columns if name not in {"charge_id", "owner"}})
+            .values(
+                {name: sa.bindparam(f"new_{name}") for name in columns if name not in {"charge_id", "owner", "unmoved"}}
+            )
         )
         self.delete = charges.delete().where(charge)
         self.delete_mine = charges.delete().where(charge, mine, this_claim)
