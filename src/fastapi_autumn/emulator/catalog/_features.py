@@ -41,6 +41,10 @@ def read_feature(fields: Fields, before: Document | None = None) -> Document:
             feature["provider_markups"] = {name: {"markup": _markup(entry)} for name, entry in providers.items()}
         if "default_markup" in fields:
             feature["default_markup"] = fields.number("default_markup", nullable=True, least=_FREE)
+    else:
+        # What only such a system has goes when it becomes something else.
+        for markup in ("model_markups", "provider_markups", "default_markup"):
+            feature.pop(markup, None)
     display = fields.object("display")
     if display:
         feature["display"] = {key: display.string(key, nullable=True) for key in ("singular", "plural")}
