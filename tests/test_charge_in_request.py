@@ -115,6 +115,17 @@ async def test_hooks_of_a_framework_open_and_close(tmp_path, error, paid):
         assert await service.used() == paid
 
 
+async def test_a_hook_may_close_from_a_thread(tmp_path):
+    """A framework calls back from wherever it likes, and the credits go back all the same."""
+    service = Service(tmp_path)
+    async with service.autumn.running():
+        charge = await service.autumn.open("ada", "large")
+        await asyncio.to_thread(service.autumn.close, charge, ValueError())
+
+        assert charge.closed
+        assert await service.used() == 0
+
+
 @pytest.mark.parametrize(("path", "paid"), [("forgets", 5), ("fails", 0), ("is-cancelled", 0), ("closes", 0)])
 async def test_what_no_hook_closes_ends_with_the_request(tmp_path, path, paid):
     """Inside of a request the end of the request decides, also about a call that was cancelled."""

@@ -11,7 +11,7 @@ from fastapi import WebSocketDisconnect
 from starlette.requests import ClientDisconnect, HTTPConnection
 
 from fastapi_autumn._identity import customer_from, entity_from
-from fastapi_autumn._scope import Runtime, request_state, surrounding
+from fastapi_autumn._scope import Runtime, charges_of, current_request, surrounding
 from fastapi_autumn.charge import Budget, Charge, Estimate, Failed
 from fastapi_autumn.errors import ConfigurationError
 from fastapi_autumn.models import Customer
@@ -104,8 +104,7 @@ class Doors(ABC):
 
     def charges(self, connection: HTTPConnection) -> tuple[Charge, ...]:
         """Return what has been charged for a request or a WebSocket so far: for exception handlers and callbacks."""
-        state = request_state(connection.scope)
-        return () if state is None else tuple(state.charges)
+        return charges_of(connection)
 
     async def open(self, customer: Customer | str, model: str, **options: Unpack[ChargeOptions]) -> Charge:
         """Charge as `charge` does where no block can stand around the call: in the hooks of a framework.
@@ -130,7 +129,8 @@ class Doors(ABC):
 
         The first end counts, so a hook that runs twice does no harm.
         """
-        request = surrounding(self._now_running)
+        # From any thread, and when Autumn has stopped: a charge is among those of a request only if that is to end it.
+        request = current_request.get()
         if error is None:
             charge.finish(Outcome.DONE)
         elif isinstance(error, _GONE):

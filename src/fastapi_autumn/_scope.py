@@ -11,6 +11,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from starlette.requests import HTTPConnection
+
 from fastapi_autumn._ending import Ending
 from fastapi_autumn.charge import Charge, Charges
 from fastapi_autumn.client import AutumnClient
@@ -29,6 +31,7 @@ __all__ = [
     "RequestState",
     "Runtime",
     "RuntimeSource",
+    "charges_of",
     "current_request",
     "header_of",
     "request_state",
@@ -160,6 +163,15 @@ def header_of(scope: MutableMapping[str, Any], name: bytes) -> str | None:
         if known == name:
             return bytes(value).decode("latin-1")
     return None
+
+
+def charges_of(connection: HTTPConnection) -> tuple[Charge, ...]:
+    """Return what has been charged for a request or a WebSocket so far, where no parameter hands the charge over.
+
+    That is in an exception handler, in another middleware, or in a framework's callback.
+    """
+    state = request_state(connection.scope)
+    return () if state is None else tuple(state.charges)
 
 
 def watch_route(scope: MutableMapping[str, Any], state: RequestState) -> None:

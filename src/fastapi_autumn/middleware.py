@@ -124,12 +124,13 @@ class AutumnMiddleware:
         prefix = _longest(self._prefixes, path)
         if prefix is None or _longest(self._open_prefixes, path) is not None or self._is_emulators_page(path):
             return None
-        full = scope.get("root_path", "") + prefix
+        full: str = scope.get("root_path", "") + prefix
         outer = request_state(scope)
         # Of two that cover a request one charges, or every call would be paid twice. A copy of its scope with another
         # path is another request.
-        is_the_same = outer is not None and outer.path == scope["path"] and outer.outcome is None
-        return None if is_the_same and outer is not None and len(outer.prefix) >= len(full) else full
+        if outer is None or outer.path != scope["path"] or outer.outcome is not None:
+            return full
+        return None if len(outer.prefix) >= len(full) else full
 
     async def _handle(self, runtime: Runtime, prefix: str, scope: Scope, receive: Receive, send: Send) -> None:
         # Nobody is refused where this only observes, and what it is for is the books, not the memory.

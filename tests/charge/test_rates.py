@@ -8,6 +8,8 @@ import pytest
 from charge.bench import bench_of
 from fastapi_autumn.catalog.templates import TEMPLATES
 from fastapi_autumn.errors import Unavailable
+from fastapi_autumn.pricing import ModelPrices
+from fastapi_autumn.settlement import Outcome
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +41,19 @@ async def test_what_was_served_unverified_is_charged_exactly():
 
         assert bench.used == Decimal("12.5")
         assert await bench.rows() == []
+
+
+async def test_a_late_settlement_with_more_digits_than_a_number_keeps():
+    """What a handler says after its caller left is told as a number that Autumn reads, whatever the rate is."""
+    async with bench_of() as bench:
+        bench.charges._prices = ModelPrices({"large": 10_000_000})
+        await bench.client.balances.create("ada", "ai_credits", included_grant=30_000_000)
+        charge = await bench.open()
+        charge.finish(Outcome.GONE)
+        charge.settle(Decimal(1) / 3)
+        await bench.settle()
+
+        assert round(bench.used, 5) == Decimal("0.83333")
 
 
 @pytest.mark.parametrize("cost", ["1.5", "8"])

@@ -1,5 +1,7 @@
 """A push over another catalog settles: what the file no longer says is gone in Autumn, or archived there."""
 
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -86,4 +88,22 @@ def test_what_the_file_no_longer_says_is_emptied() -> None:
     assert sent["some"]["billing_controls"]["overage_allowed"] == []
     push(emulator, less)
     assert pending(emulator, less).changes == ()
+    emulator.close()
+
+
+_BEFORE = 'feature(id="x", name="X", type="ai_credit_system", provider_markups={"mine": 5}, default_markup=3)'
+_AFTER = 'feature(id="x", name="X", type="metered", consumable=True)'
+
+
+def catalog_of(source: str) -> Catalog:
+    return Catalog.from_source(f"from fastapi_autumn.catalog import feature\nx = {source}\n", Path("autumn_config.py"))
+
+
+def test_markups_go_with_the_type_that_has_them() -> None:
+    """A feature that is no AI credit system any more has no markups left to differ in."""
+    emulator = Emulator(":memory:")
+    push(emulator, catalog_of(_BEFORE))
+    push(emulator, catalog_of(_AFTER))
+
+    assert pending(emulator, catalog_of(_AFTER)).changes == ()
     emulator.close()

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from fastapi_autumn._exact import representable
 from fastapi_autumn.charge._answers import insufficient, loose_grant
 from fastapi_autumn.charge._budget import Budget
 from fastapi_autumn.charge._charge import Charge, ending
@@ -332,9 +333,8 @@ class Charges:
 
     def _correct(self, entry: Entry, difference: Decimal, reason: str) -> None:
         """Take or give back what a call comes to beyond what was settled already, as a charge of its own."""
-        own = self._entry(
-            Customer(entry.customer_id), entry.feature_id, abs(difference), entry.entity_id, entry.charging
-        )
+        amount = representable(abs(difference))
+        own = self._entry(Customer(entry.customer_id), entry.feature_id, amount, entry.entity_id, entry.charging)
         self._end(not_taken(own)._replace(cost=difference, reason=reason))
 
     async def _admit(

@@ -15,7 +15,7 @@ from fastapi_autumn._attempts import begin, charged_for, paid_before
 from fastapi_autumn._identity import customer_from, entity_from
 from fastapi_autumn._openapi import Documented
 from fastapi_autumn._refusals import Refusals, billing_unavailable, dialect, not_authenticated, on_a_websocket, refused
-from fastapi_autumn._scope import RequestState, request_state, watch_route
+from fastapi_autumn._scope import RequestState, charges_of, request_state, watch_route
 from fastapi_autumn.charge import Charge, Charges, Estimate, Failed, ObservingCharges
 from fastapi_autumn.errors import ConfigurationError, Refused, RequestRejected, Unavailable
 from fastapi_autumn.gate._model import checked_model, model_from_body, request_of
@@ -289,15 +289,6 @@ ModelCharge = Annotated[Charge, Depends(model_gate)]
 
 The same, spelled out: `charge: Annotated[Charge, Depends(CreditGate())]`.
 """
-
-
-def charges_of(connection: HTTPConnection) -> tuple[Charge, ...]:
-    """Return what has been charged for a request or a WebSocket so far, where no parameter hands the charge over.
-
-    That is in an exception handler, in another middleware, or in a framework's callback.
-    """
-    state = request_state(connection.scope)
-    return () if state is None else tuple(state.charges)
 
 
 def _named(connection: HTTPConnection) -> str:

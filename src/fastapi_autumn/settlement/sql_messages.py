@@ -1,29 +1,24 @@
 """Messages of webhooks in SQLite or PostgreSQL."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastapi_autumn._machine import MACHINE, Machine
+from fastapi_autumn.settlement._expiring import ExpiringRows
 from fastapi_autumn.settlement._tables import messages, workers
 from fastapi_autumn.settlement.messages import LIFETIME_MS, Claim, MessagesAwayError, Standing
 from fastapi_autumn.settlement.sql import SqlStore
 
 __all__ = ["SqlMessages"]
 
-_PURGE_SECONDS = 3600.0
 
-
-class SqlMessages:
+class SqlMessages(ExpiringRows):
     """See `Messages`. They live in the outbox's database, so that all workers share them."""
 
+    table = messages
+    away = MessagesAwayError
+
     def __init__(self, store: SqlStore, *, machine: Machine = MACHINE) -> None:
-        self._store = store
-        self._machine = machine
-        self._purged_at: float | None = None
+        super().__init__(store, machine=machine)
         # Attempts of this process that are at work. One whose end could not be written must not count as such.
         self._active: set[str] = set()
 
@@ -64,21 +59,6 @@ class SqlMessages:
                 await connection.execute(messages.update().where(mine).values(standing="done"))
             else:
                 await connection.execute(messages.delete().where(mine))
-
-    @asynccontextmanager
-    async def _begin(self) -> AsyncIterator[AsyncConnection]:
-        try:
-            async with self._store.begin() as connection:
-                yield connection
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
-            # Without its text, which may hold the address of the database, with its password.
-            raise MessagesAwayError(type(error).__name__) from error
-
-    async def _purge(self, connection: AsyncConnection, now: int) -> None:
-        steady = self._machine.steady()
-        if self._purged_at is None or steady - self._purged_at > _PURGE_SECONDS:
-            self._purged_at = steady
-            await connection.execute(messages.delete().where(messages.c.expires_at <= now))
 
 
 _FOUND = (

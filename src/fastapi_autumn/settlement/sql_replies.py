@@ -1,33 +1,25 @@
 """Callers' keys in SQLite or PostgreSQL."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fastapi_autumn._machine import MACHINE, Machine
+from fastapi_autumn.settlement._expiring import ExpiringRows
 from fastapi_autumn.settlement._tables import replies, workers
 from fastapi_autumn.settlement.replies import LIFETIME_MS, Attempt, Conflict, PaidCharge, RepliesAwayError, Standing
-from fastapi_autumn.settlement.sql import SqlStore
 
 __all__ = ["SqlReplies"]
 
-_PURGE_SECONDS = 3600.0
 
-
-class SqlReplies:
+class SqlReplies(ExpiringRows):
     """See `Replies`. They live in the outbox's database, so that all workers share them."""
 
-    def __init__(self, store: SqlStore, *, machine: Machine = MACHINE) -> None:
-        self._store = store
-        self._machine = machine
-        self._purged_at: float | None = None
+    table = replies
+    away = RepliesAwayError
 
     def new_attempt(self, key: str) -> Attempt:
         """See `Replies.new_attempt`."""
@@ -71,21 +63,6 @@ class SqlReplies:
                 await connection.execute(
                     replies.update().where(mine).values({"standing": standing, "charges": written})
                 )
-
-    @asynccontextmanager
-    async def _begin(self) -> AsyncIterator[AsyncConnection]:
-        try:
-            async with self._store.begin() as connection:
-                yield connection
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
-            # Without its text, which may hold the address of the database, with its password.
-            raise RepliesAwayError(type(error).__name__) from error
-
-    async def _purge(self, connection: AsyncConnection, now: int) -> None:
-        steady = self._machine.steady()
-        if self._purged_at is None or steady - self._purged_at > _PURGE_SECONDS:
-            self._purged_at = steady
-            await connection.execute(replies.delete().where(replies.c.expires_at <= now))
 
 
 def _judge(row: Any, fingerprint: str, *, now: int) -> Conflict | tuple[PaidCharge, ...]:
