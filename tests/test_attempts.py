@@ -486,24 +486,39 @@ async def test_an_attempt_that_is_cancelled_while_it_is_noted_leaves_the_key_fre
         assert await talk.service.used() == 5
 
 
-async def test_a_claim_whose_answer_is_lost_leaves_the_key_free(talk):
-    """It got through, the attempt is refused all the same, and the next one does not wait for it."""
-    async with talk.service.calling() as client:
-        store = talk.service.autumn.outbox.store
-        begin = store.begin
+@pytest.mark.parametrize("paid", [False, True])
+async def test_a_claim_whose_answer_is_lost_leaves_the_key_free(talk, paid):
+    """It got through, the attempt is refused all the same, and the next one neither waits nor pays what was paid."""
+    async with talk.service.serving() as client:
+        replies = talk.service.autumn.runtime.replies
+        store = replies._store
 
-        @contextlib.asynccontextmanager
-        async def lose_the_answer() -> AsyncIterator[Any]:
-            async with begin() as connection:
-                yield connection
-            store.begin = begin
-            raise OSError("the connection broke after the commit")
+        async def is_paid() -> bool:
+            async with store.connect() as connection:
+                return (await connection.execute(sa.text("SELECT standing FROM autumn_replies"))).scalar() == "paid"
 
-        store.begin = lose_the_answer
-        refused = await client.post("/ai/chat", json=ask(), headers=KEY)
+        if paid:
+            await hang_up(client)
+            await until(is_paid)
+
+        class LosesAnAnswer:
+            """The store, as callers' keys see it."""
+
+            insert = staticmethod(store.insert)
+
+            @contextlib.asynccontextmanager
+            async def begin(self) -> AsyncIterator[Any]:
+                async with store.begin() as connection:
+                    yield connection
+                replies._store = store
+                raise OSError("the connection broke after the commit")
+
+        replies._store = LosesAnAnswer()
+        refused = await client.post("/ai/stream", json=ask(), headers=KEY)
+        talk.go_on.set()
 
         assert code(refused) == (503, "billing_unavailable")
-        assert (await come_back(client, path="/ai/chat")).status_code == 200
+        assert (await come_back(client)).status_code == 200
         assert await talk.service.used() == 5
 
 

@@ -7,7 +7,9 @@ attempts under a key come to is in `settlement/replies.py`.
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from fastapi import Request
@@ -18,14 +20,7 @@ from fastapi_autumn._scope import RequestState, header_of
 from fastapi_autumn.charge import Charge
 from fastapi_autumn.models import Customer
 from fastapi_autumn.settlement import Outcome
-from fastapi_autumn.settlement.replies import (
-    Attempt,
-    Conflict,
-    PaidCharge,
-    RepliesAwayError,
-    Standing,
-    standing_after,
-)
+from fastapi_autumn.settlement.replies import Attempt, Conflict, PaidCharge, RepliesAwayError, standing_after
 
 __all__ = ["begin", "charged_for", "finish", "is_form", "paid_before"]
 
@@ -88,15 +83,10 @@ async def _claim(state: RequestState, key: str, fingerprint: str) -> Attempt | C
 
 
 async def _release(state: RequestState, attempt: Attempt, claiming: asyncio.Task[Attempt | Conflict]) -> None:
-    try:
-        found = await claiming
-    except RepliesAwayError:
-        # It may have got through all the same, and only its answer was lost.
-        await _note(state, attempt, None, ())
-        return
-    if isinstance(found, Attempt):
-        # Nothing of it was served, so what was there before it is still there.
-        await _note(state, found, standing_after(found, Outcome.FAILED, found.paid), found.paid)
+    with suppress(RepliesAwayError):
+        await claiming
+    # Also where it failed: it may have got through, and only its answer was lost.
+    await _note(partial(state.runtime.replies.release, attempt))
 
 
 def charged_for(payer: Customer, *what: object) -> str:
@@ -130,16 +120,14 @@ async def finish(state: RequestState, attempt: Attempt, outcome: Outcome, *, clo
     if standing == "paid":
         close()
         await state.runtime.outbox.flush()
-    await _note(state, attempt, standing, charges)
+    await _note(partial(state.runtime.replies.finish, attempt, standing, charges))
 
 
-async def _note(
-    state: RequestState, attempt: Attempt, standing: Standing | None, charges: Sequence[PaidCharge]
-) -> None:
+async def _note(write: Callable[[], Awaitable[None]]) -> None:
     for pause in _PAUSES_SECONDS:
         await asyncio.sleep(pause)
         try:
-            await state.runtime.replies.finish(attempt, standing, charges)
+            await write()
         except RepliesAwayError as error:
             _log.warning("the end of an attempt cannot be noted (%s); its caller is told that it still runs", error)
         else:

@@ -456,7 +456,7 @@ async def test_a_charge_whose_event_loop_is_gone(tmp_path, caplog):
     await asyncio.to_thread(asyncio.run, elsewhere())
     assert opened[0].refund()
 
-    assert "ends after its event loop" in caplog.text
+    assert "is used after its event loop" in caplog.text
 
 
 async def test_a_meter_that_raises_loses_no_refund(bench, monkeypatch):

@@ -234,6 +234,16 @@ class SimulatedReplies:
         await self._end()
         return replace(attempt, paid=found)
 
+    async def release(self, attempt: Any) -> None:
+        rows = await self._begin()
+        row = rows.get(attempt.key)
+        if row is not None and row.attempt_id == attempt.attempt_id:
+            if row.charges == "[]":
+                del rows[attempt.key]
+            else:
+                row.standing = "paid"
+        await self._end()
+
     async def finish(self, attempt: Any, standing: Any, charges: Any) -> None:
         rows = await self._begin()
         row = rows.get(attempt.key)

@@ -181,12 +181,8 @@ class Charge(Metered):
 
     def _note_progress(self) -> None:
         """Have what was used so far written down, where that is paid even if the process dies."""
-        if self._journal is None:
-            return
-        if self._loop is None or _is_running(self._loop):
-            self._write_progress()
-        else:
-            self._loop.call_soon_threadsafe(self._write_progress)
+        if self._journal is not None:
+            self._on_the_loop(self._write_progress)
 
     def _write_progress(self) -> None:
         # On the event loop, as the end is, so that nothing is noted after the end.
@@ -253,7 +249,7 @@ class Charge(Metered):
         elif not self._loop.is_closed():
             self._loop.call_soon_threadsafe(do, *arguments)
         else:
-            _log.error("Charge %s ends after its event loop. Another process settles it as one that died.", self.id)
+            _log.error("Charge %s is used after its event loop. Another process settles it as one that died.", self.id)
 
 
 @contextmanager

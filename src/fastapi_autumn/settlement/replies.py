@@ -94,6 +94,13 @@ class Replies(Protocol):
         """
         ...
 
+    async def release(self, attempt: Attempt) -> None:
+        """Take back an attempt of which nothing was served, whether its claim got through or not.
+
+        What was there before it is there again: a charge that pays for the next attempt, or nothing.
+        """
+        ...
+
     async def finish(self, attempt: Attempt, standing: Standing | None, charges: Sequence[PaidCharge]) -> None:
         """Note what an attempt came to; None forgets the key. It is void if the key has a newer attempt."""
         ...

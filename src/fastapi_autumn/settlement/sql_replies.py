@@ -14,6 +14,8 @@ from fastapi_autumn.settlement.replies import LIFETIME_MS, Attempt, Conflict, Pa
 
 __all__ = ["SqlReplies"]
 
+_NO_CHARGES = "[]"
+
 
 class SqlReplies(ExpiringRows):
     """See `Replies`. They live in the outbox's database, so that all workers share them."""
@@ -33,7 +35,7 @@ class SqlReplies(ExpiringRows):
             "standing": "running",
             "attempt_id": attempt.attempt_id,
             "owner": worker_id,
-            "charges": "[]",
+            "charges": _NO_CHARGES,
             "expires_at": now + LIFETIME_MS,
         }
         async with self._begin() as connection:
@@ -52,9 +54,16 @@ class SqlReplies(ExpiringRows):
             await connection.execute(replies.update().where(replies.c.key == key).values(values))
             return replace(attempt, paid=found)
 
+    async def release(self, attempt: Attempt) -> None:
+        """See `Replies.release`."""
+        mine = _is_of(attempt)
+        async with self._begin() as connection:
+            await connection.execute(replies.delete().where(mine, replies.c.charges == _NO_CHARGES))
+            await connection.execute(replies.update().where(mine).values(standing="paid"))
+
     async def finish(self, attempt: Attempt, standing: Standing | None, charges: Sequence[PaidCharge]) -> None:
         """See `Replies.finish`."""
-        mine = sa.and_(replies.c.key == attempt.key, replies.c.attempt_id == attempt.attempt_id)
+        mine = _is_of(attempt)
         written = json.dumps([[one.charge_id, str(one.credits), str(one.cost), one.what] for one in charges])
         async with self._begin() as connection:
             if standing is None:
@@ -63,6 +72,10 @@ class SqlReplies(ExpiringRows):
                 await connection.execute(
                     replies.update().where(mine).values({"standing": standing, "charges": written})
                 )
+
+
+def _is_of(attempt: Attempt) -> sa.ColumnElement[bool]:
+    return sa.and_(replies.c.key == attempt.key, replies.c.attempt_id == attempt.attempt_id)
 
 
 def _judge(row: Any, fingerprint: str, *, now: int) -> Conflict | tuple[PaidCharge, ...]:
